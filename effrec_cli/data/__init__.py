@@ -1,0 +1,1 @@
+"""From raw files to batches: sources, preparation, split, the simulator."""

@@ -1,0 +1,67 @@
+"""What the engine is fed: batches that are a pure function of (seed, epoch, position)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch of one rank.
+
+    Attributes:
+        tensors: what the model needs, by name; first dimension is the sample.
+        size: samples in this micro-batch.
+        total_targets: rows with a loss in the whole step, over all micro-batches and ranks.
+        step: optimizer step, counted from 0 over the whole run: a key for random draws.
+    """
+
+    tensors: dict[str, Tensor]
+    size: int
+    total_targets: int
+    step: int
+
+    def to(self, device: torch.device) -> Batch:
+        """Returns the batch on `device`, copying asynchronously where it can."""
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
+        return replace(self, tensors=moved)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a step's samples is meant: one rank's, one micro-batch's.
+
+    Attributes:
+        rank: this process.
+        ranks: processes in all.
+        micro: this micro-batch.
+        micros: micro-batches in a step.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    micro: int = 0
+    micros: int = 1
+
+
+class Batches(Protocol):
+    """Training batches of a method.
+
+    Attributes:
+        num_samples: samples in an epoch.
+        steps_per_epoch: optimizer steps in an epoch.
+    """
+
+    num_samples: int
+    steps_per_epoch: int
+
+    def batch(self, epoch: int, position: int, share: Share, step: int) -> Batch:
+        """Returns the `share` of the step at `position` of `epoch`; the same arguments give the same bytes.
+
+        An empty share (more ranks than samples) is a batch of size 0.
+        """
+        ...

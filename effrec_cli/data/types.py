@@ -1,0 +1,150 @@
+"""What prepared data look like to everything that trains or evaluates.
+
+All interactions lie in one array in CSR form: user after user, each user's rows in time order. Every part of
+a split is a range of positions into it, so a split copies nothing and memory-mapped data stay on disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+Int32 = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """All interactions, user after user, in time order inside a user.
+
+    Attributes:
+        offsets: int64 [num_users + 1]; user u owns positions offsets[u] to offsets[u + 1].
+        items: int32 [num_interactions]; item row numbers.
+        times: int64 [num_interactions] Unix seconds, or None.
+        ratings: float32 [num_interactions], or None.
+    """
+
+    offsets: Int64
+    items: Int32
+    times: Int64 | None = None
+    ratings: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class EvalCases:
+    """Who is ranked for, from which history, and what counts as relevant; all arrays are [num_cases].
+
+    Attributes:
+        users: int32 user row numbers.
+        history_start: int64 first position of the history in `Sequences.items`.
+        history_end: int64 position after the history's last.
+        target_start: int64 first relevant position.
+        target_end: int64 position after the last relevant one.
+    """
+
+    users: Int32
+    history_start: Int64
+    history_end: Int64
+    target_start: Int64
+    target_end: Int64
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Row numbers to raw ids and titles, of users or items.
+
+    Attributes:
+        ids: raw ids by row; an integer array or an array of strings.
+        titles: titles by row, or None.
+    """
+
+    ids: NDArray[Any]
+    titles: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class RecData:
+    """A prepared dataset.
+
+    Attributes:
+        name: name of the dataset.
+        content_hash: hex digest of the prepared content: raw files and preparation settings.
+        sequences: all interactions.
+        train_end: int64 [num_users]; user u trains on positions offsets[u] to train_end[u] (may be empty).
+        valid: cases for model selection.
+        test: cases for the result.
+        users: raw ids of users.
+        items: raw ids and titles of items.
+        protocol: how the split was made, stamped on every metric (kind and its settings).
+        folder: the prepared folder, or None for data in memory.
+        ceiling: best possible score per metric on the test cases (synthetic data), such as {"ndcg@10": 0.4}.
+        side: other arrays by name (item text tokens, images, features ...), memory-mapped.
+        stats: counts made while preparing: rows read, dropped, and why.
+    """
+
+    name: str
+    content_hash: str
+    sequences: Sequences
+    train_end: Int64
+    valid: EvalCases
+    test: EvalCases
+    users: Catalogue
+    items: Catalogue
+    protocol: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    ceiling: dict[str, float] | None = None
+    side: dict[str, NDArray[Any]] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_users(self) -> int:
+        """Number of users."""
+        return len(self.sequences.offsets) - 1
+
+    @property
+    def num_items(self) -> int:
+        """Number of items V in the catalogue."""
+        return len(self.items)
+
+    @property
+    def num_train(self) -> int:
+        """Number of interactions that training may use."""
+        return int((self.train_end - self.sequences.offsets[:-1]).sum())
+
+    def train_items(self, user: int) -> Int32:
+        """Returns the training items of one user, in time order."""
+        return self.sequences.items[self.sequences.offsets[user] : self.train_end[user]]
+
+    def train_counts(self) -> Int64:
+        """Returns how often each item occurs in the training part, int64 [num_items]."""
+        counts = np.zeros(self.num_items, dtype=np.int64)
+        for start, end in _long_runs(self.sequences.offsets, self.train_end):
+            counts += np.bincount(self.sequences.items[start:end], minlength=self.num_items)
+        return counts
+
+
+def _long_runs(offsets: Int64, train_end: Int64, rows: int = 1 << 22) -> list[tuple[int, int]]:
+    """Returns position ranges that together cover exactly the training part, merged where they touch."""
+    starts, ends = offsets[:-1], train_end
+    keep = ends > starts
+    starts, ends = starts[keep], ends[keep]
+    if not len(starts):
+        return []
+    breaks = np.flatnonzero(starts[1:] != ends[:-1]) + 1
+    first = np.concatenate([[0], breaks])
+    last = np.concatenate([breaks - 1, [len(starts) - 1]])
+    return [
+        (at, min(at + rows, int(ends[stop])))
+        for begin, stop in zip(first, last, strict=True)
+        for at in range(int(starts[begin]), int(ends[stop]), rows)
+    ]

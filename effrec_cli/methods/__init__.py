@@ -1,0 +1,1 @@
+"""One file a method: what its paper changes, nothing else."""

@@ -1,0 +1,103 @@
+"""The method contract: what a paper's method says about itself, and nothing the engine can own.
+
+A run calls, in this order: `prepare`, `build`, `batches`, `optimizers`, `fit` (which calls `training_step`
+for every batch), `scorer`. A method overrides what its paper changes; the defaults are ordinary supervised
+training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from effrec_cli.data.batches import Batch, Batches
+from effrec_cli.data.types import RecData
+from effrec_cli.evaluation.scorer import Scorer
+from effrec_cli.schema import Config
+
+if TYPE_CHECKING:
+    from effrec_cli.engine import Engine
+
+
+class Method:
+    """Base of all methods.
+
+    Args:
+        config: the whole run's settings; `config.method` is this method's dataclass.
+
+    Attributes:
+        task: how the model is fed, such as `next_item`; `none` where no network trains.
+        data: the dataset, after `prepare`.
+        model: the module, after `build`.
+    """
+
+    task: ClassVar[str] = "next_item"
+    data: RecData
+    model: nn.Module
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def prepare(self, data: RecData) -> RecData:
+        """Returns the data to train on; a method that compresses data does so here."""
+        self.data = data
+        return data
+
+    def build(self, data: RecData) -> nn.Module:
+        """Returns the module to train, on the CPU, initialised from the run's seed."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its model")
+
+    def batches(self, data: RecData) -> Batches:
+        """Returns the training batches: a pure function of (seed, epoch, position)."""
+        raise TypeError(f"{type(self).__name__} does not say how it is fed")
+
+    def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
+        """Returns what moves the weights; the default is one optimizer over all parameters."""
+        from effrec_cli.optim import make_optimizer
+
+        return [make_optimizer(model.parameters(), self.config.optimizer)]
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Returns the batch's loss: a sum over its rows divided by `batch.total_targets`.
+
+        Dividing by the count of the *whole* step makes micro-batches and ranks add up to one big batch.
+        """
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    def training_step(self, batch: Batch, engine: Engine) -> dict[str, Tensor]:
+        """Runs one micro-batch: forward and backward; the engine clips, checks and steps after the last.
+
+        Returns:
+            detached scalars to log; `loss` is required.
+        """
+        with engine.autocast():
+            loss = self.loss(batch)
+        engine.backward(loss)
+        if engine.last_micro_batch:
+            engine.update()
+        return {"loss": loss.detach()}
+
+    def fit(self, engine: Engine) -> None:
+        """Trains; the default runs the engine's loop. Methods without a loop compute their model here."""
+        engine.loop()
+
+    def scorer(self) -> Scorer:
+        """Returns what ranks the catalogue with the current weights."""
+        raise TypeError(f"{type(self).__name__} cannot rank")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the tensors that make the trained model."""
+        return dict(self.model.state_dict())
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes the tensors of `state_dict` back."""
+        self.model.load_state_dict(state)
+
+    def extra_state(self) -> dict[str, Any]:
+        """Returns JSON-able state beyond tensors that a resumed run needs; none by default."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes `extra_state` back."""

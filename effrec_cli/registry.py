@@ -1,0 +1,121 @@
+"""Names to classes, imported only when asked for.
+
+A method, model or dataset family is one row: a name, the class that does the work and the dataclass that is
+its schema. A third party adds rows by entry points: group `effrec.methods`, `effrec.models` or
+`effrec.datasets`, value `module:ROW`, where ROW is a `Row`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from effrec_cli.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class Row:
+    """One registered thing.
+
+    Attributes:
+        target: `module:Class` of the implementation.
+        schema: `module:Dataclass` of its settings; the module imports no torch.
+        summary: one line for `effrec ls`.
+    """
+
+    target: str
+    schema: str
+    summary: str
+
+
+_METHODS = {
+    "cce": Row(
+        "effrec_cli.methods.cce:CCE",
+        "effrec_cli.schema.method_cce:CCEConfig",
+        "cross-entropy with negative sampling, without logits or id tensors",
+    ),
+    "pop": Row(
+        "effrec_cli.methods.pop:Popularity",
+        "effrec_cli.schema.method_pop:PopularityConfig",
+        "reference point: the most popular items",
+    ),
+    "itemknn": Row(
+        "effrec_cli.methods.itemknn:ItemKNN",
+        "effrec_cli.schema.method_itemknn:ItemKNNConfig",
+        "reference point: items like those in the history",
+    ),
+    "ease": Row(
+        "effrec_cli.methods.ease:EASE",
+        "effrec_cli.schema.method_ease:EASEConfig",
+        "reference point: closed-form linear autoencoder",
+    ),
+}
+
+_MODELS = {
+    "sasrec": Row(
+        "effrec_cli.models.sasrec:SASRec",
+        "effrec_cli.schema.model_sasrec:SASRecConfig",
+        "causal Transformer over item sequences (next_item)",
+    ),
+    "none": Row(
+        "effrec_cli.models.none:NoModel",
+        "effrec_cli.schema.model_none:NoModelConfig",
+        "for methods without a network",
+    ),
+}
+
+_DATASETS = {
+    "synthetic": Row(
+        "effrec_cli.data.synthetic:SyntheticSource",
+        "effrec_cli.schema.dataset_synthetic:SyntheticConfig",
+        "a simulator with planted structure and a known ceiling",
+    ),
+    "movielens": Row(
+        "effrec_cli.data.movielens:MovieLensSource",
+        "effrec_cli.schema.dataset_movielens:MovieLensConfig",
+        "GroupLens ratings in their published layouts",
+    ),
+    "table": Row(
+        "effrec_cli.data.table:TableSource",
+        "effrec_cli.schema.dataset_table:TableConfig",
+        "any csv or parquet with named columns",
+    ),
+}
+
+_BUILT_IN = {"methods": _METHODS, "models": _MODELS, "datasets": _DATASETS}
+
+
+@cache
+def rows(kind: str) -> dict[str, Row]:
+    """Returns every registered row of `kind` (methods, models or datasets) by name."""
+    found = dict(_BUILT_IN[kind])
+    for point in entry_points(group=f"effrec.{kind}"):
+        found.setdefault(point.name, point.load())
+    return found
+
+
+def row(kind: str, name: str) -> Row:
+    """Returns one row, or raises ConfigError with the nearest name."""
+    if name not in rows(kind):
+        singular = {"methods": "method", "models": "model", "datasets": "dataset family"}[kind]
+        raise unknown_name(singular, name, rows(kind))
+    return rows(kind)[name]
+
+
+def load(path: str) -> Any:
+    """Returns the object that `module:name` names."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def implementation(kind: str, name: str) -> Any:
+    """Returns the class registered under `name`."""
+    return load(row(kind, name).target)
+
+
+def schema(kind: str, name: str) -> Any:
+    """Returns the dataclass of the settings of `name`; imports no torch."""
+    return load(row(kind, name).schema)

@@ -1,0 +1,39 @@
+"""Settings of SASRec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from effrec_cli.schema.fields import setting
+
+
+@dataclass
+class SASRecConfig:
+    """A causal Transformer over item sequences (Kang and McAuley 2018).
+
+    Attributes:
+        name: always `sasrec`.
+        dim: width D of item vectors and hidden states; None chooses from the number of items.
+        num_layers: Transformer blocks.
+        num_heads: attention heads; must divide `dim`.
+        max_length: positions L that the model sees.
+        dropout: on embeddings, attention and feed-forward.
+        norm: `pre` or `post` LayerNorm, or `sasrec` (queries normed, residual adds the normed query: the
+            reference's).
+        ffn_ratio: width of the feed-forward layer over `dim`.
+        activation: `relu` or `gelu`.
+        init_std: standard deviation of the item and position vectors; None is Xavier-normal, the paper's.
+        scale_embedding: multiply item vectors by sqrt(D) at the input.
+    """
+
+    name: str = "sasrec"
+    dim: int | None = setting(None, low=1)
+    num_layers: int = setting(2, low=1)
+    num_heads: int = setting(2, low=1)
+    max_length: int = setting(100, low=1)
+    dropout: float = setting(0.2, low=0, high=0.99)
+    norm: str = setting("pre", choices=("pre", "post", "sasrec"))
+    ffn_ratio: float = setting(4.0, above=0)
+    activation: str = setting("gelu", choices=("relu", "gelu"))
+    init_std: float | None = setting(0.02, above=0)
+    scale_embedding: bool = False
