@@ -1,0 +1,207 @@
+"""`result.json`: the one writer and the one reader of what a run ended with.
+
+The file's keys are a promise to scripts of ours and of others. A change that removes or renames one raises
+`SCHEMA_VERSION`; a new key does not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from effrec_cli.durable import write_json
+from effrec_cli.errors import ConfigError, nearest_name
+from effrec_cli.evaluation.cost_record import Cost, Parameters
+from effrec_cli.runfolder import RUNNING, read_state
+
+SCHEMA_VERSION = 1
+FILE_NAME = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `result.json` holds.
+
+    Attributes:
+        metrics: scores by part (`valid`, `test`) and name, such as `ndcg@10`.
+        protocol: how they were measured; equal protocols may be compared.
+        cost: what the run cost.
+        dataset: at least `name` and `content_hash`.
+        method: name of the method.
+        model: name of the backbone; `none` where there is none.
+        kernel: who computed the loss, such as `torch`; None where nothing had a choice.
+        seed: of the run.
+        commit: of the code; None outside a repository.
+        versions: of Python and the libraries.
+        device: at least `kind` (`cpu` or `cuda`) and `name`.
+        config: every setting, resolved.
+        precision: what `auto` became: `fp32`, `bf16` or `fp16`.
+        ceiling: the best possible ranker's scores on the test cases, on synthetic data.
+        schema_version: of the file's layout.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    protocol: dict[str, Any]
+    cost: Cost
+    dataset: dict[str, Any]
+    method: str
+    model: str
+    kernel: str | None
+    seed: int
+    commit: str | None
+    versions: dict[str, str]
+    device: dict[str, Any]
+    config: dict[str, Any]
+    precision: str = "fp32"
+    ceiling: dict[str, float] | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+def write(path: Path, result: Result) -> None:
+    """Writes `result` to `path` (a run folder or the file itself), whole or not at all.
+
+    A number that is not finite becomes null, since JSON has none.
+
+    Raises:
+        EnvironmentFault: the disk is full, read-only or broken; what was there before is untouched.
+    """
+    target = _file_of(path)
+    record = _finite(asdict(result))
+    if result.ceiling is None:
+        del record["ceiling"]
+    write_json(target, record)
+
+
+def read(path: Path) -> Result:
+    """Returns the result of a run.
+
+    Args:
+        path: a run folder or its `result.json`.
+
+    Raises:
+        ConfigError: there is no such folder, it is no run, the run has not finished, or the file was written
+            by a newer effrec or is damaged.
+    """
+    target = _file_of(path)
+    if not target.is_file():
+        raise _absent(target.parent)
+    return _from_json(_parsed(target), target)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run got.
+
+    Attributes:
+        state: `running`, `done`, `failed`, `interrupted`, `killed` (it says running, but no process holds its
+            lock) or `starting`.
+        step: optimizer steps at the last word.
+        reason: why it ended.
+    """
+
+    state: str
+    step: int | None = None
+    reason: str | None = None
+
+
+def read_status(folder: Path) -> Status:
+    """Returns how far the run in `folder` got."""
+    try:
+        record = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        record = {}
+    return Status(read_state(folder) or "unknown", record.get("step"), record.get("reason"))
+
+
+def is_run(folder: Path) -> bool:
+    """Returns whether a run was ever started in `folder`."""
+    return (folder / FILE_NAME).is_file() or read_state(folder) is not None
+
+
+def _file_of(path: Path) -> Path:
+    return path if path.name == FILE_NAME else path / FILE_NAME
+
+
+def _absent(folder: Path) -> ConfigError:
+    """Returns the error for a folder without a result: no folder, no run, or a run that has not finished."""
+    if not folder.is_dir():
+        return ConfigError(
+            f"There is no run folder '{folder}'.", nearest=_sibling(folder), fix="effrec compare outputs/"
+        )
+    if not is_run(folder):
+        return ConfigError(
+            f"'{folder}' is no run folder: it holds neither {FILE_NAME} nor status.json.",
+            nearest=_sibling(folder),
+            fix=f"effrec compare {folder} lists the runs inside it, if there are any",
+        )
+    status = read_status(folder)
+    at_step = f" at step {status.step}" if status.step else ""
+    return ConfigError(
+        f"The run in '{folder}' has no result: it is {status.state}{at_step}.",
+        where=status.reason,
+        fix=f"effrec show {folder}" if status.state == RUNNING else f"effrec resume {folder}",
+    )
+
+
+def _sibling(folder: Path) -> str | None:
+    """Returns the run folder beside `folder` whose name is most like it."""
+    parent = folder.parent
+    if not parent.is_dir():
+        return None
+    runs = [other.name for other in parent.iterdir() if other != folder and is_run(other)]
+    near = nearest_name(folder.name, runs)
+    return str(parent / near) if near else None
+
+
+def _parsed(target: Path) -> dict[str, Any]:
+    """Returns the file's object, or raises ConfigError where it is damaged or not to be read."""
+    try:
+        record = json.loads(target.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise _damaged(target, str(problem)) from problem
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if not isinstance(version, int):
+        raise _damaged(target, "it has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"'{target}' was written by a newer effrec: its layout is version {version}, "
+            f"this effrec reads up to {SCHEMA_VERSION}.",
+            fix="pip install --upgrade effrec",
+        )
+    return record
+
+
+def _damaged(target: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"'{target}' cannot be read as a result: {why}.",
+        where=str(target),
+        fix=f"effrec evaluate {target.parent} measures the run again",
+    )
+
+
+def _from_json(record: dict[str, Any], target: Path) -> Result:
+    """Returns the dataclass of a parsed file; keys of later additions are passed over."""
+    try:
+        cost = _known(Cost, record["cost"])
+        cost["parameters"] = Parameters(**_known(Parameters, cost["parameters"]))
+        return Result(**{**_known(Result, record), "cost": Cost(**cost)})
+    except (KeyError, TypeError) as problem:
+        raise _damaged(target, f"a key is missing ({problem})") from problem
+
+
+def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+
+
+def _finite(value: Any) -> Any:
+    """Returns `value` with numbers that are not finite replaced by None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
