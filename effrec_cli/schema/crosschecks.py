@@ -1,0 +1,87 @@
+"""Settings that are right alone and wrong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from effrec_cli.errors import nearest_name
+from effrec_cli.schema.problems import Problem
+from effrec_cli.schema.root import Config, EvaluationConfig
+
+
+def cross_problems(config: Config) -> Iterator[Problem]:
+    """Yields what contradicts what, each with the setting to change."""
+    for check in _CHECKS:
+        yield from check(config)
+
+
+def _cutoffs(config: Config) -> Iterator[Problem]:
+    ks = config.evaluation.ks
+    if not ks or ks[0] < 1 or any(later <= earlier for earlier, later in pairwise(ks)):
+        fix = f"evaluation.ks={sorted({k for k in ks if k > 0}) or [10]}".replace(" ", "")
+        yield Problem("evaluation.ks", f"Cut-offs must be 1 or more and rise, not {ks}.", fix=fix)
+
+
+def _metrics(config: Config) -> Iterator[Problem]:
+    known = EvaluationConfig().metrics
+    for name in config.evaluation.metrics:
+        if name not in known:
+            fix = f"choose from: {', '.join(known)}"
+            what = f"There is no metric called '{name}'."
+            yield Problem("evaluation.metrics", what, nearest_name(name, known), fix)
+
+
+def _monitor(config: Config) -> Iterator[Problem]:
+    settings = config.evaluation
+    computed = [f"{metric}@{k}" for metric in settings.metrics for k in settings.ks]
+    if settings.monitor not in computed:
+        yield Problem(
+            "evaluation.monitor",
+            f"'{settings.monitor}' is not among the metrics that this run computes.",
+            nearest_name(settings.monitor, computed),
+            "name a metric of evaluation.metrics at a cut-off of evaluation.ks, or add yours to them",
+        )
+
+
+def _betas(config: Config) -> Iterator[Problem]:
+    betas = config.optimizer.betas
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        what = f"Adam takes two decay rates, each from 0 to below 1, not {betas}."
+        yield Problem("optimizer.betas", what, fix="optimizer.betas=[0.9,0.98]")
+
+
+def _half_precision(config: Config) -> Iterator[Problem]:
+    if config.run.precision == "fp16" and config.run.device == "cpu":
+        what = "fp16 needs a GPU: a CPU has no gradient scaling for it."
+        yield Problem("run.precision", what, fix="run.precision=bf16, or run.device=cuda")
+
+
+def _patience(config: Config) -> Iterator[Problem]:
+    run = config.run
+    if run.patience is not None and run.validate_every > run.max_epochs > 0:
+        what = (
+            f"Patience counts validations, and there are none: run.validate_every={run.validate_every} "
+            f"is more than run.max_epochs={run.max_epochs}."
+        )
+        yield Problem("run.patience", what, fix=f"run.validate_every={run.max_epochs}, or run.patience=null")
+
+
+def _heads(config: Config) -> Iterator[Problem]:
+    dim, heads = getattr(config.model, "dim", None), getattr(config.model, "num_heads", None)
+    if dim is not None and heads is not None and dim % heads:
+        what = f"model.dim={dim} is not a multiple of model.num_heads={heads}."
+        yield Problem(
+            "model.dim", what, fix=f"model.dim={-(-dim // heads) * heads}, or another number of heads"
+        )
+
+
+_CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
+    _cutoffs,
+    _metrics,
+    _monitor,
+    _betas,
+    _half_precision,
+    _patience,
+    _heads,
+)

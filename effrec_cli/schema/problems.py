@@ -1,0 +1,76 @@
+"""What is wrong with a setting, and the name that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from effrec_cli.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One wrong setting.
+
+    Attributes:
+        path: its full key, such as `method.num_negatives`.
+        what: what is wrong, one sentence.
+        nearest: the valid key or value closest to the one given.
+        fix: what to write instead.
+    """
+
+    path: str
+    what: str
+    nearest: str | None = None
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        return str(ConfigError(f"{self.path}: {self.what}", nearest=self.nearest, fix=self.fix))
+
+
+def raise_problems(problems: Sequence[Problem], source: str | None = None) -> None:
+    """Raises one ConfigError that lists every problem, the first first; does nothing without any.
+
+    Args:
+        problems: what is wrong.
+        source: the file the settings come from, if they come from one.
+    """
+    if not problems:
+        return
+    first = problems[0]
+    if len(problems) == 1:
+        where = f"{source}: {first.path}" if source else first.path
+        raise ConfigError(first.what, where=where, nearest=first.nearest, fix=first.fix)
+    listed = "\n".join(f"  {line}" for problem in problems for line in str(problem).split("\n"))
+    raise ConfigError(f"{len(problems)} settings are wrong.\n{listed}", where=source)
+
+
+def nearest_path(path: str, known: Iterable[str]) -> str | None:
+    """Returns the full key most like `path`: a sibling, then the same last name elsewhere, then any.
+
+    Args:
+        path: the key that was given, such as `run.epochs`.
+        known: all valid full keys.
+    """
+    paths = list(known)
+    parent, _, leaf = path.rpartition(".")
+    siblings = {_leaf(each): each for each in paths if each.rpartition(".")[0] == parent}
+    anywhere: dict[str, str] = {}
+    for each in paths:
+        anywhere.setdefault(_leaf(each), each)
+    return (
+        _closest(leaf, siblings, cutoff=0.6)
+        or anywhere.get(leaf)
+        or _closest(leaf, anywhere, cutoff=0.7)
+        or _closest(path, {each: each for each in paths}, cutoff=0.6)
+    )
+
+
+def _leaf(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _closest(name: str, options: dict[str, str], cutoff: float) -> str | None:
+    matches = difflib.get_close_matches(name, options, n=1, cutoff=cutoff)
+    return options[matches[0]] if matches else None
