@@ -1,0 +1,134 @@
+"""Training task next_item: windows over users' training items, in which every position foretells the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from effrec_cli.data.batches import Batch, Share
+from effrec_cli.data.shuffle import shuffled
+from effrec_cli.data.types import RecData
+from effrec_cli.errors import DataError
+
+Int64 = NDArray[np.int64]
+
+IGNORED = -100
+"""Target where there is no loss."""
+
+WIDTH_STEP = 16
+"""Batches are as wide as their longest window, rounded up to a multiple of this: little padding, few shapes."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which positions of `Sequences.items` some windows read; all arrays are int64 [n].
+
+    Attributes:
+        start: position of the first input; the targets are the positions one later.
+        length: inputs, and so targets.
+    """
+
+    start: Int64
+    length: Int64
+
+
+class NextItemBatches:
+    """Batches of windows, a pure function of (seed, epoch, position); implements `Batches`.
+
+    A user with n training items has n - 1 targets (the first item has nothing before it). `slide` cuts them
+    into windows of L that end at the user's last item, so each is a target exactly once an epoch and only the
+    first window may be shorter; `last` keeps the last window alone. Nothing behind `train_end` is read.
+
+    A step has at most `batch_size` windows: an epoch's windows are dealt evenly over its steps, so that no
+    small step is left over at the end.
+
+    Args:
+        data: the prepared dataset.
+        batch_size: windows in a step, over all ranks and micro-batches.
+        max_length: L, inputs in a window at most.
+        window: `slide` or `last`.
+        seed: the run's seed.
+
+    Attributes:
+        num_samples: windows in an epoch.
+        steps_per_epoch: optimizer steps in an epoch.
+
+    Raises:
+        DataError: no user has two training items.
+    """
+
+    def __init__(self, data: RecData, batch_size: int, max_length: int, window: str, seed: int) -> None:
+        self.items = data.sequences.items
+        self.max_length = max_length
+        self.seed = seed
+        self.offsets = np.asarray(data.sequences.offsets[:-1])
+        self.num_targets = np.maximum(np.asarray(data.train_end) - self.offsets - 1, 0)
+        windows = -(-self.num_targets // max_length)
+        if window == "last":
+            windows = np.minimum(windows, 1)
+        self.first_window = np.concatenate([[0], np.cumsum(windows)])
+        self.num_samples = int(self.first_window[-1])
+        if not self.num_samples:
+            raise DataError(
+                "No user has two training items, so there is no next item to learn.",
+                where=f"dataset {data.name}",
+                fix="loosen dataset.filter, or name more interactions",
+            )
+        self.steps_per_epoch = -(-self.num_samples // batch_size)
+
+    def batch(self, epoch: int, position: int, share: Share, step: int) -> Batch:
+        """Returns one rank's micro-batch of the step at `position` of `epoch`.
+
+        Its tensors, for the b windows of the share, W wide (the longest, rounded up to a multiple of 16):
+        `inputs` int64 [b, W], padded on the right with 0; `lengths` int64 [b]; `targets` int64 [b, W], -100
+        where there is none; `rows` int64 [b, W], window's index in the whole step * L + column: a name for
+        the row that no split into ranks or micro-batches changes; `valid` int64 [m], the flat places of the
+        m targets, known here so that a device need not be asked.
+        """
+        samples = self._samples(epoch, position)
+        windows = self._windows(samples)
+        low, high = _part(len(samples), share)
+        mine = Windows(windows.start[low:high], windows.length[low:high])
+        return Batch(self._tensors(mine, low), high - low, int(windows.length.sum()), step)
+
+    def _samples(self, epoch: int, position: int) -> Int64:
+        """Returns the windows' numbers of one step, int64."""
+        low, high = (self.num_samples * at // self.steps_per_epoch for at in (position, position + 1))
+        return shuffled(np.arange(low, high), self.num_samples, seed=self.seed, epoch=epoch)
+
+    def _windows(self, samples: Int64) -> Windows:
+        """Returns what the numbered windows read."""
+        users = np.searchsorted(self.first_window, samples, side="right") - 1
+        from_last = self.first_window[users + 1] - 1 - samples
+        end = self.num_targets[users] - from_last * self.max_length
+        start = np.maximum(end - self.max_length, 0)
+        return Windows(self.offsets[users] + start, end - start)
+
+    def _tensors(self, windows: Windows, first_index: int) -> dict[str, torch.Tensor]:
+        """Returns the tensors of `batch`; `first_index` is the first window's index in its step."""
+        column = np.arange(self._width(windows))
+        real = column < windows.length[:, None]
+        at = np.where(real, windows.start[:, None] + column, 0)
+        index = first_index + np.arange(len(windows.start))
+        arrays = {
+            "inputs": np.where(real, self.items[at], 0),
+            "lengths": windows.length,
+            "targets": np.where(real, self.items[np.where(real, at + 1, 0)], IGNORED),
+            "rows": index[:, None] * self.max_length + column,
+            "valid": np.flatnonzero(real),
+        }
+        return {name: torch.from_numpy(np.asarray(array, dtype=np.int64)) for name, array in arrays.items()}
+
+    def _width(self, windows: Windows) -> int:
+        longest = int(windows.length.max(initial=1))
+        return min(self.max_length, -(-longest // WIDTH_STEP) * WIDTH_STEP)
+
+
+def _part(count: int, share: Share) -> tuple[int, int]:
+    """Returns the range of a step's samples that one share has; the shares' ranges partition them all."""
+    parts = share.ranks * share.micros
+    part = share.rank * share.micros + share.micro
+    return count * part // parts, count * (part + 1) // parts

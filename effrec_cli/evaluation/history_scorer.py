@@ -1,0 +1,77 @@
+"""Ranking the catalogue by a sequence model's last hidden state."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from effrec_cli.evaluation.scorer import Histories
+
+ENCODED_POSITIONS = 1 << 15
+"""Positions encoded at once: bounds activations, whatever block of users is asked for."""
+
+
+class SequenceModel(Protocol):
+    """What a module must offer to be ranked with."""
+
+    training: bool
+
+    @property
+    def item_embeddings(self) -> Tensor:
+        """The item table [V, D]."""
+        ...
+
+    def __call__(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """Returns hidden states [B, L, D] for right-padded items int64 [B, L] and lengths int64 [B]."""
+        ...
+
+    def train(self, mode: bool = True) -> object:
+        """Switches dropout on or off."""
+        ...
+
+
+class SequenceScorer:
+    """Scores by the product of each history's last hidden state with the item table; implements `Scorer`.
+
+    Computed in the weights' own precision (fp32), also under autocast, without dropout and without gradients;
+    the model is left in the mode it was found in. A history is read from its last `max_length` items; an
+    empty one is scored by the first position alone.
+
+    Args:
+        model: the sequence model, on `device`.
+        max_length: L, the longest sequence it takes.
+        num_items: V.
+        device: where it is.
+    """
+
+    def __init__(self, model: SequenceModel, max_length: int, num_items: int, device: torch.device) -> None:
+        self.model = model
+        self.max_length = max_length
+        self.num_items = num_items
+        self.device = device
+
+    @torch.no_grad()
+    def score(self, users: Tensor, histories: Histories) -> Tensor:
+        """Returns scores float32 [B, V]; users' own numbers are not looked at."""
+        inputs, lengths = histories.last(self.max_length)
+        training = self.model.training
+        self.model.train(False)
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                return self._last_hidden(inputs, lengths) @ self.model.item_embeddings.T
+        finally:
+            self.model.train(training)
+
+    def _last_hidden(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """Returns each sequence's hidden state at its last item, [B, D], some sequences at a time."""
+        rows = max(1, ENCODED_POSITIONS // self.max_length)
+        parts = zip(inputs.split(rows), lengths.split(rows), strict=True)
+        return torch.cat([self._encode(*part) for part in parts])
+
+    def _encode(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        width = max(1, int(lengths.max())) if len(lengths) else 1
+        hidden = self.model(inputs[:, :width], lengths)
+        last = (lengths - 1).clamp(min=0)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]

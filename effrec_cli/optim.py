@@ -1,0 +1,58 @@
+"""Optimizers from settings, and the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from effrec_cli.schema import OptimizerConfig
+
+
+def make_optimizer(params: Iterable[Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Returns the optimizer that moves `params`, fused, on a CPU as on a GPU.
+
+    Fused optimizers heed `found_inf` and `grad_scale` set on them, so that the device itself can skip an
+    update whose gradients are not finite. Weight decay goes to matrices and tables alone: tensors of one
+    dimension (biases, LayerNorm's weights) are never decayed.
+
+    Args:
+        params: what to move; frozen tensors are left out.
+        config: name, rate, decay rates and decay. `config.betas` is Adam's; `sgd` has no momentum.
+    """
+    groups = _groups(params, config.weight_decay)
+    betas = (config.betas[0], config.betas[1])
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, fused=True)
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+
+
+def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
+    """Returns the rate of one step: linear warm-up to `lr`, then constant or half a cosine down.
+
+    Args:
+        step: optimizer steps done before this one.
+        total_steps: steps the run would take without stopping early; cosine ends there.
+        config: `lr`, `schedule`, `warmup_steps`, `final_lr_ratio`.
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    span = max(1, total_steps - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / span)
+    ratio = config.final_lr_ratio
+    return config.lr * (ratio + (1 - ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _groups(params: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    """Returns parameter groups with and without decay, without empty ones."""
+    trained = [param for param in params if param.requires_grad]
+    decayed = [param for param in trained if param.ndim > 1]
+    spared = [param for param in trained if param.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
