@@ -36,8 +36,10 @@ class Result:
         seed: of the run.
         commit: of the code; None outside a repository.
         versions: of Python and the libraries.
-        device: at least `kind` (`cpu` or `cuda`) and `name`.
+        device: name of what was trained on, such as `NVIDIA H200`.
         config: every setting, resolved.
+        device_kind: `cpu` or `cuda`.
+        devices: how many of them, one a rank.
         precision: what `auto` became: `fp32`, `bf16` or `fp16`.
         ceiling: the best possible ranker's scores on the test cases, on synthetic data.
         schema_version: of the file's layout.
@@ -53,8 +55,10 @@ class Result:
     seed: int
     commit: str | None
     versions: dict[str, str]
-    device: dict[str, Any]
+    device: str
     config: dict[str, Any]
+    device_kind: str = "cpu"
+    devices: int = 1
     precision: str = "fp32"
     ceiling: dict[str, float] | None = None
     schema_version: int = SCHEMA_VERSION

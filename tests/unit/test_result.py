@@ -34,7 +34,7 @@ RESULT = result.Result(
     seed=3,
     commit=None,
     versions={"torch": "2.13"},
-    device={"kind": "cpu", "name": "a CPU"},
+    device="a CPU",
     config={"method": {"name": "cce", "loss": "ce"}},
 )
 

@@ -1,0 +1,130 @@
+"""Boards of the leaderboard as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from effrec_cli.report import figures
+from effrec_cli.report.compare import Board, Comparison, Entry
+from effrec_cli.report.layout import Column, Table
+from effrec_cli.report.settings import as_words
+from effrec_cli.result import Result
+
+Number = float | None
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of a board.
+
+    Attributes:
+        column: how it is laid out.
+        text: what a line shows.
+        number: what lines compete with, or None where they do not.
+        best: which number wins.
+    """
+
+    column: Column
+    text: Callable[[Entry], str]
+    number: Callable[[Entry], Number] | None = None
+    best: Callable[[Iterable[float]], float] = min
+
+
+def board_table(board: Board) -> Table:
+    """Returns a board as a table: the best of each column marked, columns without any figure left out."""
+    every = [*_names(), *_quality(board.metric), *_costs()]
+    shown = [field for field in every if any(field.text(entry) != figures.MISSING for entry in board.entries)]
+    best = {(row, at) for at, field in enumerate(shown) for row in _winners(field, board.entries)}
+    return Table(
+        title=_title(board),
+        columns=[field.column for field in shown],
+        rows=[[field.text(entry) for field in shown] for entry in board.entries],
+        best=best,
+        notes=[*board.notes, *(["* the best of its column"] if best else [])],
+    )
+
+
+def unfinished_table(comparison: Comparison) -> Table | None:
+    """Returns the runs without a result, or None where all have one."""
+    if not comparison.unfinished:
+        return None
+    columns = [Column("run", right=False, importance=9), Column("state", right=False, importance=9)]
+    rows = [
+        [str(run.folder), run.status.state, str(run.status.step or figures.MISSING), run.why]
+        for run in comparison.unfinished
+    ]
+    return Table("Without a result", [*columns, Column("step"), Column("why", right=False)], rows)
+
+
+def _names() -> list[Field]:
+    return [
+        Field(Column("method", right=False, importance=9), lambda entry: entry.first.method),
+        Field(Column("model", right=False, importance=4), lambda entry: entry.first.model),
+        Field(
+            Column("settings", right=False, importance=9),
+            lambda entry: as_words(entry.settings) or figures.MISSING,
+        ),
+        Field(Column("seeds", right=False, importance=2), lambda entry: ",".join(map(str, entry.seeds))),
+    ]
+
+
+def _quality(metric: str) -> list[Field]:
+    def shown(entry: Entry) -> str:
+        scores = entry.scores(metric)
+        return figures.score(figures.mean(scores), figures.deviation(scores))
+
+    return [
+        Field(Column(metric, importance=9), shown, lambda entry: figures.mean(entry.scores(metric)), max),
+        Field(Column("of ceiling", importance=3), lambda entry: figures.share(entry.ceiling_share(metric))),
+    ]
+
+
+def _costs() -> list[Field]:
+    return [
+        _cost("s/epoch", figures.seconds, lambda result: result.cost.seconds_per_epoch, 6),
+        _cost("total", figures.seconds, lambda result: result.cost.seconds_total, 7),
+        _cost("to 95 %", figures.seconds, lambda result: result.cost.seconds_to_95, 3),
+        _cost("energy", figures.joules, lambda result: result.cost.joules, 3),
+        _cost("peak memory", figures.memory, lambda result: result.cost.peak_memory_bytes, 6),
+        _cost("parameters", figures.count, lambda result: result.cost.parameters.all, 4),
+        Field(
+            Column("TPME", importance=5),
+            lambda entry: figures.MISSING if entry.tpme is None else f"{entry.tpme:.3f}",
+            lambda entry: entry.tpme,
+        ),
+    ]
+
+
+def _cost(
+    header: str, write: Callable[[Number], str], read: Callable[[Result], Number], importance: int
+) -> Field:
+    return Field(
+        Column(header, importance=importance),
+        lambda entry: write(entry.cost(read)),
+        lambda entry: entry.cost(read),
+    )
+
+
+def _winners(field: Field, entries: list[Entry]) -> list[int]:
+    """Returns the lines with the best number, or none where fewer than two differ."""
+    numbers = [field.number(entry) for entry in entries] if field.number else []
+    there = {number for number in numbers if number is not None}
+    if len(there) < 2:
+        return []
+    return [row for row, number in enumerate(numbers) if number == field.best(there)]
+
+
+def _title(board: Board) -> str:
+    split = board.protocol.get("split", {})
+    words = [
+        split.get("kind") if isinstance(split, dict) else split,
+        _said("candidates", board.protocol.get("candidates")),
+        _said("seen items", board.protocol.get("seen")),
+    ]
+    stamp = ", ".join(word for word in words if word)
+    return f"{board.dataset} ({board.content_hash[:8]}) · {stamp}"
+
+
+def _said(what: str, value: object) -> str | None:
+    return None if value is None else f"{what}: {value}"

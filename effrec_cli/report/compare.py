@@ -1,0 +1,221 @@
+"""The leaderboard: runs of one dataset and protocol side by side, seeds together, quality beside cost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from effrec_cli.errors import unknown_name
+from effrec_cli.evaluation.tpme import tpme
+from effrec_cli.report.figures import mean
+from effrec_cli.report.runs import Run, find_runs
+from effrec_cli.report.settings import device_name, differing, settings_of
+from effrec_cli.result import Result
+
+DEFAULT_METRIC = "ndcg@10"
+
+
+@dataclass
+class Entry:
+    """One line of a board: a run, or the runs that differ in nothing but the seed.
+
+    Attributes:
+        runs: what it is made of, all with a result.
+        settings: the settings that tell it from the board's other lines.
+        tpme: see `evaluation.tpme`; None where it has no meaning.
+    """
+
+    runs: list[Run]
+    settings: dict[str, Any] = field(default_factory=dict)
+    tpme: float | None = None
+
+    @property
+    def results(self) -> list[Result]:
+        """The results of its runs."""
+        return [run.result for run in self.runs if run.result is not None]
+
+    @property
+    def first(self) -> Result:
+        """A result to read what all have in common from."""
+        return self.results[0]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of its runs, a repeated one as often as it was run."""
+        return sorted(result.seed for result in self.results)
+
+    def scores(self, metric: str, part: str = "test") -> list[float | None]:
+        """Returns one score for each run."""
+        return [result.metrics.get(part, {}).get(metric) for result in self.results]
+
+    def ceiling_share(self, metric: str) -> float | None:
+        """Returns the mean score as a share of the best possible ranker's, where that is known."""
+        best = (self.first.ceiling or {}).get(metric)
+        reached = mean(self.scores(metric))
+        return reached / best if best and reached is not None else None
+
+    def cost(self, read: Callable[[Result], float | None]) -> float | None:
+        """Returns the mean over the runs of one figure of cost."""
+        return mean(read(result) for result in self.results)
+
+    def axes(self) -> tuple[float | None, float | None, float | None]:
+        """Returns what TPME is made of: seconds an epoch, trainable parameters, peak bytes."""
+        return (
+            self.cost(lambda result: result.cost.seconds_per_epoch),
+            self.cost(lambda result: result.cost.parameters.trainable),
+            self.cost(lambda result: result.cost.peak_memory_bytes),
+        )
+
+
+@dataclass
+class Board:
+    """One table: the entries that may be ranked against each other.
+
+    Attributes:
+        dataset: its name.
+        content_hash: of its content.
+        protocol: how all its metrics were measured.
+        metric: what it is sorted by, best first.
+        entries: its lines.
+        notes: what a reader must know.
+    """
+
+    dataset: str
+    content_hash: str
+    protocol: dict[str, Any]
+    metric: str
+    entries: list[Entry]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Comparison:
+    """What `effrec compare` prints.
+
+    Attributes:
+        boards: one for each dataset and protocol, the fullest first.
+        unfinished: runs without a result.
+    """
+
+    boards: list[Board]
+    unfinished: list[Run]
+
+
+def compare(paths: list[Path], metric: str | None = None, *, per_run: bool = False) -> Comparison:
+    """Returns the runs at and below `paths` as boards.
+
+    Args:
+        paths: run folders, or folders that hold some at any depth.
+        metric: what to sort by; None takes what most of the board's runs were selected by.
+        per_run: a line for every run, instead of one for those that differ only in the seed.
+
+    Raises:
+        ConfigError: a path is not there, no run is found, or no run has the metric.
+    """
+    runs = find_runs(paths)
+    finished = [run for run in runs if run.result]
+    groups = _grouped(finished, lambda run: _table_key(_result(run)))
+    boards = [_board(group, metric, per_run) for group in groups]
+    if metric is not None:
+        _check_metric(metric, finished)
+    return Comparison(
+        sorted(boards, key=lambda board: -len(board.entries)), [run for run in runs if run.result is None]
+    )
+
+
+def _board(runs: list[Run], metric: str | None, per_run: bool) -> Board:
+    groups = [[run] for run in runs] if per_run else _grouped(runs, lambda run: _entry_key(_result(run)))
+    entries = [Entry(group) for group in groups]
+    for entry, settings in zip(entries, differing([entry.first for entry in entries]), strict=True):
+        entry.settings = settings
+    chosen = metric or _usual_metric(_result(run) for run in runs)
+    entries.sort(key=lambda entry: _rank(mean(entry.scores(chosen))))
+    first = _result(runs[0])
+    notes = [*_fill_tpme(entries), *_mixed_commits(entries)]
+    dataset, content_hash = str(first.dataset.get("name")), str(first.dataset.get("content_hash"))
+    return Board(dataset, content_hash, _comparable(first.protocol), chosen, entries, notes)
+
+
+def _rank(score: float | None) -> tuple[bool, float]:
+    """Returns a key that puts high scores first and missing ones last."""
+    return score is None, -(score or 0.0)
+
+
+def _fill_tpme(entries: list[Entry]) -> list[str]:
+    """Sets TPME where it has a meaning, and returns why it has none elsewhere."""
+    timed = [entry for entry in entries if None not in entry.axes()]
+    if len(timed) < 2:
+        return ["TPME needs two entries that were trained in epochs."] if len(entries) > 1 else []
+    for what, read in _SAME_FOR_TPME.items():
+        found = sorted({read(result) for entry in timed for result in entry.results})
+        if len(found) > 1:
+            return [f"No TPME: it compares costs on one {what}, and these runs used {', '.join(found)}."]
+    times, parameters, memories = zip(*(entry.axes() for entry in timed), strict=True)
+    for entry, value in zip(timed, tpme(times, parameters, memories), strict=True):
+        entry.tpme = value
+    left_out = len(entries) - len(timed)
+    return [f"TPME leaves out {left_out} without epochs, memory or parameters."] if left_out else []
+
+
+_SAME_FOR_TPME: dict[str, Callable[[Result], str]] = {
+    "device": device_name,
+    "precision": lambda result: result.precision,
+    "kind of memory": lambda result: result.cost.memory_kind,
+}
+
+
+def _mixed_commits(entries: list[Entry]) -> list[str]:
+    mixed = [entry for entry in entries if len({result.commit for result in entry.results}) > 1]
+    return (
+        [f"{len(mixed)} of the lines put runs of several commits together; --per-run shows each."]
+        if mixed
+        else []
+    )
+
+
+def _usual_metric(results: Iterable[Result]) -> str:
+    """Returns the metric that most runs chose their best weights by."""
+    monitors = Counter(
+        result.config.get("evaluation", {}).get("monitor", DEFAULT_METRIC) for result in results
+    )
+    return str(monitors.most_common(1)[0][0])
+
+
+def _check_metric(metric: str, runs: list[Run]) -> None:
+    known = {name for run in runs for name in _result(run).metrics.get("test", {})}
+    if known and metric not in known:
+        raise unknown_name("metric in these runs", metric, known)
+
+
+def _result(run: Run) -> Result:
+    if run.result is None:
+        raise ValueError(f"{run.folder} has no result")
+    return run.result
+
+
+def _comparable(protocol: dict[str, Any]) -> dict[str, Any]:
+    """Returns the stamp without what only says which metrics were taken, not what they mean."""
+    return {key: value for key, value in protocol.items() if key not in ("ks", "metrics")}
+
+
+def _table_key(result: Result) -> str:
+    return _canonical([result.dataset.get("content_hash"), _comparable(result.protocol)])
+
+
+def _entry_key(result: Result) -> str:
+    return _canonical([result.method, result.model, settings_of(result)])
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _grouped(runs: list[Run], key: Callable[[Run], str]) -> list[list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return list(groups.values())

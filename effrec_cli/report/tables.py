@@ -1,0 +1,100 @@
+"""What the screen shows when a run ends: how good, at what cost, and what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effrec_cli.report import figures
+from effrec_cli.report.layout import Column, Table, print_table, say
+from effrec_cli.report.settings import HEADLINE, as_words, device_name, settings_of
+from effrec_cli.result import Result
+
+
+def print_result(result: Result, folder: Path) -> None:
+    """Prints the metrics, the cost and the next commands to try of a run that has ended in `folder`."""
+    print_table(metrics_table(result))
+    say("")
+    print_table(cost_table(result))
+    say("\n" + "\n".join(next_commands(folder)))
+
+
+def metrics_table(result: Result, part: str = "test") -> Table:
+    """Returns the metrics of a part: a line for each, a column for each cut-off; the best possible beside it.
+
+    A metric without a cut-off, such as `auc`, stands in the first column.
+    """
+    scores = result.metrics.get(part, {})
+    cut_offs = sorted({_cut_off(name) for name in scores})
+    ceilings = result.ceiling if part == "test" else None
+    columns = [Column(part, right=False), *(Column(f"@{k}" if k else "value") for k in cut_offs)]
+    rows = []
+    for metric in dict.fromkeys(name.partition("@")[0] for name in scores):
+        names = [f"{metric}@{k}" if k else metric for k in cut_offs]
+        rows.append([metric, *(figures.score(scores.get(name)) for name in names)])
+        shares = [_share(scores.get(name), (ceilings or {}).get(name)) for name in names]
+        if any(share != figures.MISSING for share in shares):
+            rows.append(["  of ceiling", *shares])
+    return Table(title(result), columns, rows)
+
+
+def cost_table(result: Result) -> Table:
+    """Returns the figures of cost, one a line, with what each means."""
+    cost = result.cost
+    rows = [
+        [
+            "time",
+            figures.seconds(cost.seconds_total),
+            f"{figures.seconds(cost.seconds_validation)} of it validating",
+        ],
+        ["time of an epoch", figures.seconds(cost.seconds_per_epoch), _epochs(result)],
+        ["time to 95 %", figures.seconds(cost.seconds_to_95), "of the best validation score"],
+        ["energy", figures.joules(cost.joules), ""],
+        ["peak memory", figures.memory(cost.peak_memory_bytes), cost.memory_kind],
+        ["parameters", figures.count(cost.parameters.all), _parameters(result)],
+        ["saved model", figures.memory(cost.model_bytes), ""],
+        ["training rows", figures.count(cost.training_rows), ""],
+        ["forward pass", figures.MISSING, "of one sample"],
+    ]
+    if cost.flops_per_sample is not None:
+        rows[-1][1] = f"{figures.count(cost.flops_per_sample)}FLOP"
+    there = [row for row in rows if row[1] != figures.MISSING]
+    return Table("cost", [Column("", right=False), Column(""), Column("", right=False)], there)
+
+
+def title(result: Result) -> str:
+    """Returns one line that says what was run on what."""
+    variant = as_words({key: value for key, value in settings_of(result).items() if key in HEADLINE})
+    model = "" if result.model == "none" else f" · {result.model}"
+    where = f"seed {result.seed} · {device_name(result)} · {result.precision}"
+    return f"{result.method} {variant}".rstrip() + f"{model} · {result.dataset.get('name')} · {where}"
+
+
+def next_commands(folder: Path) -> list[str]:
+    """Returns the commands that follow a finished run."""
+    return [
+        f"effrec compare {folder.parent}",
+        f"effrec show {folder}",
+        f"effrec recommend {folder} --user ID",
+    ]
+
+
+def _cut_off(name: str) -> int:
+    cut_off = name.partition("@")[2]
+    return int(cut_off) if cut_off.isdigit() else 0
+
+
+def _share(score: float | None, ceiling: float | None) -> str:
+    return figures.share(score / ceiling if ceiling and score is not None else None)
+
+
+def _epochs(result: Result) -> str:
+    return (
+        "the only one, warm-up included"
+        if result.cost.first_epoch_counted
+        else f"median of {result.cost.epochs}"
+    )
+
+
+def _parameters(result: Result) -> str:
+    found = result.cost.parameters
+    return f"{figures.count(found.trainable)} trainable, {figures.count(found.nonzero)} not zero"
