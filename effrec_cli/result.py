@@ -91,7 +91,8 @@ def read(path: Path) -> Result:
     """
     target = _file_of(path)
     if not target.is_file():
-        raise _absent(target.parent)
+        require_run(target.parent)
+        raise _unfinished(target.parent)
     return _from_json(_parsed(target), target)
 
 
@@ -125,22 +126,29 @@ def is_run(folder: Path) -> bool:
     return (folder / FILE_NAME).is_file() or read_state(folder) is not None
 
 
-def _file_of(path: Path) -> Path:
-    return path if path.name == FILE_NAME else path / FILE_NAME
+def require_run(folder: Path) -> None:
+    """Does nothing where `folder` holds a run, finished or not.
 
-
-def _absent(folder: Path) -> ConfigError:
-    """Returns the error for a folder without a result: no folder, no run, or a run that has not finished."""
+    Raises:
+        ConfigError: there is no such folder, or it is no run; with the nearest one beside it.
+    """
     if not folder.is_dir():
-        return ConfigError(
+        raise ConfigError(
             f"There is no run folder '{folder}'.", nearest=_sibling(folder), fix="effrec compare outputs/"
         )
     if not is_run(folder):
-        return ConfigError(
+        raise ConfigError(
             f"'{folder}' is no run folder: it holds neither {FILE_NAME} nor status.json.",
             nearest=_sibling(folder),
             fix=f"effrec compare {folder} lists the runs inside it, if there are any",
         )
+
+
+def _file_of(path: Path) -> Path:
+    return path if path.name == FILE_NAME else path / FILE_NAME
+
+
+def _unfinished(folder: Path) -> ConfigError:
     status = read_status(folder)
     at_step = f" at step {status.step}" if status.step else ""
     return ConfigError(

@@ -1,0 +1,103 @@
+"""`effrec show`: one run, in whatever state it is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from effrec_cli import result
+from effrec_cli.report.curves import curve_lines, read_curve
+from effrec_cli.report.figures import memory
+from effrec_cli.report.layout import Column, Table, print_table, say
+from effrec_cli.report.runs import Run, open_run
+from effrec_cli.report.tables import cost_table, metrics_table
+from effrec_cli.runfolder import DONE, RUNNING
+
+
+def main(argv: list[str]) -> int:
+    """Prints a run's state, metrics, protocol, cost, learning curves and files.
+
+    Raises:
+        ConfigError: there is no run at the path.
+    """
+    parser = argparse.ArgumentParser(prog="effrec show", description="One run, finished or not.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/mine")
+    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    options = parser.parse_args(argv)
+    result.require_run(options.run)
+    run = open_run(options.run)
+    if options.json:
+        print(json.dumps(as_record(run), indent=2))
+    else:
+        _print(run)
+    return 0
+
+
+def as_record(run: Run) -> dict[str, Any]:
+    """Returns what `effrec show --json` prints."""
+    return {
+        "run": str(run.folder),
+        "status": asdict(run.status),
+        "problem": run.problem or None,
+        "next": next_command(run),
+        "result": None if run.result is None else asdict(run.result),
+        "curves": {kind: read_curve(run.folder, kind) for kind in ("train", "valid")},
+        "files": dict(_files(run.folder)),
+    }
+
+
+def next_command(run: Run) -> str:
+    """Returns the command that follows from the run's state."""
+    if run.status.state == DONE:
+        return f"effrec compare {run.folder.parent}"
+    if run.status.state == RUNNING:
+        return f"tail -f {run.folder / 'log.txt'}"
+    return f"effrec resume {run.folder}"
+
+
+def _print(run: Run) -> None:
+    step = f" at step {run.status.step}" if run.status.step else ""
+    say(f"{run.folder}: {run.status.state}{step}")
+    if run.why:
+        say(f"  {run.why}")
+    if run.result is not None:
+        _print_result(run.result)
+    monitor = run.result.config.get("evaluation", {}).get("monitor") if run.result else None
+    curves = curve_lines(run.folder, monitor)
+    if curves:
+        say("\n" + "\n".join(curves))
+    say("")
+    rows = [[name, memory(size)] for name, size in _files(run.folder)]
+    print_table(Table("files", [Column("", right=False), Column("")], rows))
+    say(f"\n{next_command(run)}")
+
+
+def _print_result(found: result.Result) -> None:
+    for table in (metrics_table(found), cost_table(found)):
+        say("")
+        print_table(table)
+    protocol = ", ".join(f"{key}: {value}" for key, value in found.protocol.items())
+    say(f"\nprotocol  {protocol}")
+    say(f"dataset   {found.dataset.get('name')} {found.dataset.get('content_hash')}")
+    say(f"code      {found.commit}, kernel {found.kernel}")
+
+
+def _files(folder: Path) -> list[tuple[str, int]]:
+    """Returns the names in the folder with their sizes in bytes, a folder with all that it holds."""
+    return [
+        (path.name + "/" * path.is_dir(), _size(path))
+        for path in sorted(folder.iterdir())
+        if path.name[0] != "."
+    ]
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(_size(inner) for inner in path.iterdir())
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # a running run may have moved it meanwhile
+        return 0
