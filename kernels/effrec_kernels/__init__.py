@@ -1,1 +1,23 @@
-"""Losses over a large catalogue, in Triton and in PyTorch; depends on torch alone (and Triton where it is)."""
+"""Losses over a large catalogue, in Triton where it runs and in PyTorch; depends on torch alone."""
+
+from . import reference
+from .binary import binary_cross_entropy_sampled, gbce, gbce_beta
+from .dense import sampled_cross_entropy_dense
+from .dispatch import KERNELS, KernelUnavailable, which_kernel
+from .linear import linear_cross_entropy
+from .rng import draw_negatives
+from .sampled import sampled_cross_entropy
+
+__all__ = [
+    "KERNELS",
+    "KernelUnavailable",
+    "binary_cross_entropy_sampled",
+    "draw_negatives",
+    "gbce",
+    "gbce_beta",
+    "linear_cross_entropy",
+    "reference",
+    "sampled_cross_entropy",
+    "sampled_cross_entropy_dense",
+    "which_kernel",
+]

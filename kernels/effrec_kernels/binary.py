@@ -1,0 +1,109 @@
+"""Binary cross-entropy against sampled negatives: SASRec's, with any number of them, and gSASRec's."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .arguments import sampled_problem
+from .checks import check_negatives, check_reduction
+from .evaluate import Reduction, evaluate
+
+
+def binary_cross_entropy_sampled(
+    hidden: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    *,
+    num_negatives: int | None = None,
+    negatives: Tensor | None = None,
+    seed: int = 0,
+    step: int = 0,
+    row_offset: int | Tensor = 0,
+    row_weights: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    normalizer: float | Tensor | None = None,
+    chunk_bytes: int | None = None,
+    kernel: str = "auto",
+) -> Tensor:
+    """Returns -[log s(z_0) + sum_j log(1 - s(z_j))], z_0 the positive's logit and z_j the negatives'.
+
+    One negative is SASRec's loss (Kang and McAuley 2018); more are summed (BCE+). A negative that is the
+    positive is left out. Arguments, result and errors are those of `sampled_cross_entropy`; `mean` divides
+    by the count of targets, not of terms.
+    """
+    check_reduction(reduction, normalizer)
+    problem = sampled_problem(
+        hidden,
+        items,
+        targets,
+        num_negatives=num_negatives,
+        negatives=negatives,
+        seed=seed,
+        step=step,
+        row_offset=row_offset,
+        row_weights=row_weights,
+        ignore_index=ignore_index,
+        chunk_bytes=chunk_bytes,
+        objective="binary",
+    )
+    return evaluate(problem, Reduction(reduction, row_weights, normalizer), kernel)
+
+
+def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
+    """Returns beta = a (t (1 - 1/a) + 1/a) = 1 - t (1 - a), a = N / (V - 1), at most 1, the sampling rate.
+
+    Source: Petrov and Macdonald, gSASRec (RecSys 2023), section on generalised BCE. t = 0 gives 1, plain BCE;
+    t = 1 gives a.
+    """
+    rate = min(1.0, num_negatives / max(num_items - 1, 1))
+    return 1 - t * (1 - rate)
+
+
+def gbce(
+    hidden: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    *,
+    t: float = 0.75,
+    num_negatives: int | None = None,
+    negatives: Tensor | None = None,
+    seed: int = 0,
+    step: int = 0,
+    row_offset: int | Tensor = 0,
+    row_weights: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    normalizer: float | Tensor | None = None,
+    chunk_bytes: int | None = None,
+    kernel: str = "auto",
+) -> Tensor:
+    """Returns gSASRec's -[beta log s(z_0) + sum_j log(1 - s(z_j))] / (N + 1).
+
+    Beta counters the overconfidence that sampled negatives cause. The power s(z_0)^beta is never formed:
+    its logarithm is beta times a log-sigmoid, exact where float32 would lose it. A negative that is the
+    positive is left out of the sum, not out of N + 1.
+
+    `t` in [0, 1] is the share of the correction: 0 plain BCE, 1 all of it. Other arguments, result and errors
+    are those of `sampled_cross_entropy`, and ValueError where `t` is outside its range.
+    """
+    if not 0 <= t <= 1:
+        raise ValueError(f"t must be in [0, 1], not {t}")
+    check_reduction(reduction, normalizer)
+    number = check_negatives(hidden, negatives, num_negatives)
+    problem = sampled_problem(
+        hidden,
+        items,
+        targets,
+        num_negatives=num_negatives,
+        negatives=negatives,
+        seed=seed,
+        step=step,
+        row_offset=row_offset,
+        row_weights=row_weights,
+        ignore_index=ignore_index,
+        chunk_bytes=chunk_bytes,
+        objective="binary",
+        beta=gbce_beta(number, len(items), t),
+    )
+    return evaluate(problem, Reduction(reduction, row_weights, normalizer), kernel) / (number + 1)

@@ -1,0 +1,112 @@
+"""A problem to its result: rows or their sum from whoever computes, weighted, summed and divided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .autograd import loss_rows, loss_sum
+from .checks import check_ids
+from .dispatch import which_kernel
+from .problem import Problem
+from .rng import draw_negatives
+
+# The gradient of a larger table is not held between forward and backward: backward computes it.
+HELD_TABLE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How rows' losses become a result.
+
+    Attributes:
+        kind: `none` keeps [M]; `sum`; `mean` divides the sum by the count of targets, whatever their weights.
+        row_weights: [M], multiplies rows' losses; those of rows without a target are not looked at.
+        normalizer: divides the sum, in place of the count under `mean`; 0 counts as 1.
+    """
+
+    kind: str
+    row_weights: Tensor | None = None
+    normalizer: float | Tensor | None = None
+
+    def __call__(self, loss: Tensor, problem: Problem) -> Tensor:
+        """Returns rows' losses [M] weighted and reduced."""
+        if self.row_weights is not None:
+            ignored = problem.targets == problem.ignore_index
+            loss = loss * self.row_weights.to(loss.dtype).masked_fill(ignored, 0)
+        return loss if self.kind == "none" else self.divide(loss.sum(), problem)
+
+    def divide(self, total: Tensor, problem: Problem) -> Tensor:
+        """Returns the sum over rows divided; no targets at all give 0."""
+        by = self.normalizer
+        if by is None:
+            if self.kind == "sum":
+                return total
+            by = (problem.targets != problem.ignore_index).sum()
+        if isinstance(by, Tensor):
+            return total / torch.where(by == 0, 1, by).to(total.dtype)
+        return total / (by or 1.0)
+
+
+def evaluate(problem: Problem, reduction: Reduction, kernel: str) -> Tensor:
+    """Returns the reduced loss of `problem`, computed by `kernel`."""
+    if which_kernel(kernel, problem.hidden) == "torch" and _gradients_can_be_held(problem, reduction):
+        total, _, _ = loss_sum(*problem.flat(), reduction.row_weights, *wanted(problem))
+        return reduction.divide(total, problem)
+    return reduction(evaluate_rows(problem, kernel)[0], problem)
+
+
+def evaluate_rows(problem: Problem, kernel: str) -> tuple[Tensor, Tensor]:
+    """Returns each row's loss and log-sum-exp [M], both differentiable, 0 in rows without a target."""
+    if which_kernel(kernel, problem.hidden) == "reference":
+        return _reference_rows(problem)
+    loss, lse = loss_rows(*problem.flat())
+    return loss, lse
+
+
+def wanted(problem: Problem) -> tuple[bool, bool]:
+    """Returns whether gradients by hidden states and by items are wanted."""
+    enabled = torch.is_grad_enabled()
+    return enabled and problem.hidden.requires_grad, enabled and problem.items.requires_grad
+
+
+def _gradients_can_be_held(problem: Problem, reduction: Reduction) -> bool:
+    """Returns whether forward may compute the gradients: one number flows back, and a table's worth fits."""
+    if reduction.kind == "none":
+        return False
+    if reduction.row_weights is not None and reduction.row_weights.requires_grad:
+        return False
+    table_bytes = problem.items.numel() * problem.accumulate_dtype.itemsize
+    return not problem.items.requires_grad or table_bytes <= HELD_TABLE_BYTES
+
+
+def _reference_rows(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Returns the oracle's rows, on inputs rounded to the compute dtype, in the accumulate dtype."""
+    check_ids(problem)
+    dtype = problem.compute_dtype
+    operands = problem.hidden.to(dtype), problem.items.to(dtype), problem.targets
+    ignored = problem.ignore_index
+    if problem.num_negatives == 0:
+        loss, lse = reference.full_rows(*operands, ignore_index=ignored)
+    elif problem.objective == "binary":
+        ids = _negatives(problem)
+        loss = reference.binary_rows(*operands, ids, beta=problem.beta, ignore_index=ignored)
+        lse = torch.zeros_like(loss)
+    else:
+        ids = _negatives(problem)
+        loss, lse = reference.sampled_rows(
+            *operands, ids, correction=problem.correction, ignore_index=ignored
+        )
+    return loss.to(problem.accumulate_dtype), lse.to(problem.accumulate_dtype)
+
+
+def _negatives(problem: Problem) -> Tensor:
+    """Returns the ids [M, N] of the problem, given or drawn all at once."""
+    if problem.negatives is not None:
+        return problem.negatives
+    return draw_negatives(
+        problem.rows, problem.num_negatives, len(problem.items), seed=problem.seed, step=problem.step
+    )

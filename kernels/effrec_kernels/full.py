@@ -1,0 +1,75 @@
+"""The route of the full softmax: every item a candidate, a block of logits alive at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .chunks import slices
+from .objectives import softmax_loss
+from .parts import Part, Sums, push
+from .problem import Problem
+from .products import mm, row_products
+
+
+class Full:
+    """Softmax cross-entropy over the catalogue, its items taken in blocks with a running maximum and sum.
+
+    With one block the logits are turned into their gradients where they stand; with more they are computed
+    a second time.
+
+    Args:
+        problem: what to compute.
+        width: the most items in a block.
+    """
+
+    def __init__(self, problem: Problem, width: int) -> None:
+        self.table = problem.working(problem.items)
+        self.blocks = list(slices(len(self.table), width))
+
+    def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
+        """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
+        candidates = self.table.index_select(0, part.targets).unsqueeze(1)
+        positive = row_products(candidates, part.hidden).squeeze(1)
+        peak, others = positive, torch.zeros_like(positive)
+        for block in self.blocks:
+            logits = self._other_logits(part, block)
+            higher = torch.maximum(peak, logits.amax(dim=1))
+            weights = logits.sub_(higher[:, None]).exp_()
+            others = others * (peak - higher).exp_() + weights.sum(dim=1)
+            peak = higher
+        if part.upstream is not None:
+            kept = weights if len(self.blocks) == 1 else None
+            self._push(part, sums, positive, peak, others, kept)
+        loss = softmax_loss(positive, peak, others)
+        return loss, loss + positive
+
+    def _other_logits(self, part: Part, block: slice) -> Tensor:
+        """Returns the logits [m, width] of a block of items, -inf at the rows' own targets."""
+        logits = mm(part.hidden, self.table[block].t())
+        return _put_(logits, part.targets, block, torch.full_like(logits[:, 0], float("-inf")))
+
+    def _push(
+        self, part: Part, sums: Sums, positive: Tensor, peak: Tensor, others: Tensor, kept: Tensor | None
+    ) -> None:
+        """Adds the gradients to `sums`, from the weights `kept` of the only block or computed again."""
+        assert part.upstream is not None
+        own = torch.exp(positive - peak)
+        inverse = 1 / (own + others)
+        of_positive = part.upstream.of_positive(others * inverse, own * inverse)
+        scale = (part.upstream.of_negatives * inverse)[:, None]
+        for block in self.blocks:
+            weights = self._other_logits(part, block).sub_(peak[:, None]).exp_() if kept is None else kept
+            slopes = _put_(weights.mul_(scale), part.targets, block, of_positive)
+            push(slopes, part, self.table[block], Sums(sums.hidden, _rows(sums.items, block)))
+
+
+def _put_(matrix: Tensor, columns: Tensor, block: slice, values: Tensor) -> Tensor:
+    """Returns `matrix` [m, width] with values[i] written at item columns[i] where that lies in `block`."""
+    inside = (columns >= block.start) & (columns < block.stop)
+    at = (columns - block.start).clamp_(0, matrix.shape[1] - 1)[:, None]
+    return matrix.scatter_(1, at, torch.where(inside[:, None], values[:, None], matrix.gather(1, at)))
+
+
+def _rows(tensor: Tensor | None, block: slice) -> Tensor | None:
+    return None if tensor is None else tensor[block]

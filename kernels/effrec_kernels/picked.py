@@ -1,0 +1,98 @@
+"""Two ways from rows to losses against a few candidates: gather their rows, or score all items and pick."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import chunks
+from .candidates import candidate_ids, correction_term, mask_unusable
+from .objectives import objective_
+from .parts import Part, Sums, push
+from .problem import Problem
+from .products import add_by_item, mm, row_mixtures, row_products
+
+
+class Gathered:
+    """Reads each candidate's row of the table, a few rows of the chunk at a time.
+
+    Args:
+        problem: what to compute.
+        rows: the most rows a chunk has.
+    """
+
+    def __init__(self, problem: Problem, rows: int) -> None:
+        candidates, width = problem.num_negatives + 1, problem.items.shape[1]
+        self.problem = problem
+        row_bytes = candidates * width * problem.working_dtype.itemsize
+        self.step = min(rows, chunks.gathered_rows(problem.chunk_bytes, row_bytes, problem.items.device))
+        shape = (self.step * candidates, width)
+        # One buffer for all gathers: fresh pages cost more than the gather itself.
+        self.buffer = torch.empty(shape, dtype=problem.working_dtype, device=problem.items.device)
+
+    def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
+        """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
+        shape = (len(part.at), self.problem.num_negatives + 1)
+        ids = torch.empty(shape, dtype=torch.int32, device=part.at.device)
+        logits = torch.empty(shape, dtype=self.problem.accumulate_dtype, device=part.at.device)
+        results = [
+            self._score(part[some], ids[some], logits[some], sums.hidden)
+            for some in chunks.slices(len(part.at), self.step)
+        ]
+        if sums.items is not None:
+            add_by_item(sums.items, ids, logits, part.hidden.to(sums.items.dtype))
+        loss, lse = zip(*results, strict=True)
+        return torch.cat(loss), torch.cat(lse)
+
+    def _score(self, part: Part, ids: Tensor, logits: Tensor, into: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns loss and log-sum-exp; fills `ids`, makes `logits` gradients, writes rows of `into`."""
+        candidate_ids(self.problem, part.at, part.targets, ids)
+        unusable = mask_unusable(self.problem, ids)
+        matrices = self._gather(ids)
+        logits.copy_(row_products(matrices, part.hidden))
+        mask_logits_(self.problem, logits, unusable)
+        result = objective_(self.problem, logits, part.upstream)
+        if into is not None:
+            into.index_copy_(0, part.at, row_mixtures(logits, matrices))
+        return result
+
+    def _gather(self, ids: Tensor) -> Tensor:
+        """Returns [m, S, D]: the candidates' rows of the table in the working dtype."""
+        items, flat = self.problem.items, ids.flatten()
+        out = self.buffer[: len(flat)]
+        if items.dtype == self.problem.compute_dtype == out.dtype:
+            torch.index_select(items, 0, flat, out=out)
+        else:
+            out.copy_(self.problem.working(items.index_select(0, flat)))
+        return out.view(*ids.shape, -1)
+
+
+class Dense:
+    """Scores every item by one matrix product and picks the candidates' logits: for small catalogues.
+
+    Rows of the table that no one drew are multiplied by zero, so the whole table must be finite.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.table = problem.working(problem.items)
+
+    def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
+        """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
+        shape = (len(part.at), self.problem.num_negatives + 1)
+        ids = torch.empty(shape, dtype=torch.int64, device=part.at.device)
+        candidate_ids(self.problem, part.at, part.targets, ids)
+        unusable = mask_unusable(self.problem, ids)
+        scores = mm(part.hidden, self.table.t())
+        logits = scores.gather(1, ids)
+        mask_logits_(self.problem, logits, unusable)
+        result = objective_(self.problem, logits, part.upstream)
+        if part.upstream is not None:
+            push(scores.zero_().scatter_add_(1, ids, logits), part, self.table, sums)
+        return result
+
+
+def mask_logits_(problem: Problem, logits: Tensor, unusable: Tensor) -> None:
+    """Adds the correction to the negatives of `logits` [m, S] and sets unusable ones to -inf."""
+    negatives = logits[:, 1:]
+    negatives.add_(correction_term(problem, unusable)).masked_fill_(unusable, float("-inf"))

@@ -1,0 +1,64 @@
+"""Matrix products that sum in float32 and segment sums by item: the arithmetic that all routes share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def mm(left: Tensor, right: Tensor) -> Tensor:
+    """Returns the product of [a, b] and [b, c]; 16-bit operands (CUDA) give float32."""
+    if left.dtype in _HALF:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return torch.mm(left, right)
+
+
+def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Adds the product of [a, b] and [b, c] to `total` [a, c] (float32 where the operands are 16-bit)."""
+    if left.dtype in _HALF:
+        total.add_(mm(left, right))
+    else:
+        total.addmm_(left, right)
+
+
+def row_products(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Returns [m, S]: the product of each row's [S, D] matrix with its [D] vector, summed as `mm` does."""
+    # As a row times the transposed matrix: several times faster on a CPU than the matrix times a column.
+    left, right = vectors.unsqueeze(1), matrices.transpose(1, 2)
+    return _bmm(left, right).squeeze(1)
+
+
+def row_mixtures(weights: Tensor, matrices: Tensor) -> Tensor:
+    """Returns [m, D]: each row's [S, D] matrix summed with its [S] weights."""
+    return _bmm(weights.to(matrices.dtype).unsqueeze(1), matrices).squeeze(1)
+
+
+def _bmm(left: Tensor, right: Tensor) -> Tensor:
+    if left.dtype in _HALF:
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return torch.bmm(left, right)
+
+
+def add_by_item(total: Tensor, ids: Tensor, weights: Tensor, hidden: Tensor) -> None:
+    """Adds weights[i, j] * hidden[i] to row ids[i, j] of `total`, for all i and j.
+
+    The pairs are sorted by item and each item's run is summed before it meets `total`: no [m, S, D] tensor,
+    no atomics, the same bits each time, and one row of `total` touched per distinct item. Workspace: about
+    40 bytes a pair and D numbers a distinct item.
+
+    Args:
+        total: float32 or float64 [V, D].
+        ids: int32 [m, S].
+        weights: [m, S] in the dtype of `total`.
+        hidden: [m, D] in the dtype of `total`.
+    """
+    items, order = ids.flatten().sort(stable=True)
+    distinct, counts = items.unique_consecutive(return_counts=True)
+    starts = counts.cumsum(0).sub_(counts)
+    rows = order.div(ids.shape[1], rounding_mode="floor")
+    pair_weights = weights.flatten().index_select(0, order)
+    sums = embedding_bag(rows, hidden, starts, per_sample_weights=pair_weights, mode="sum")
+    total.index_add_(0, distinct, sums)
