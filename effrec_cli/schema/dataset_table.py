@@ -23,7 +23,9 @@ class TableConfig(DatasetConfig):
         rating: name of the rating column.
         label: name of the 0/1 label column.
         title: name of the title column.
-        separator: csv separator.
+        separator: csv separator; `tab` for a tab.
+        ids: how ids are read: `integer`, `text`, or `auto` by what the first rows look like.
+        time_unit: of whole-number times: `s`, `ms`, `us`, `ns`, or `auto` by their size.
         bad_rows: `error` stops at a malformed row, `drop` counts and skips it.
     """
 
@@ -38,4 +40,6 @@ class TableConfig(DatasetConfig):
     label: str | None = None
     title: str | None = None
     separator: str = ","
+    ids: str = setting("auto", choices=("auto", "integer", "text"))
+    time_unit: str = setting("auto", choices=("auto", "s", "ms", "us", "ns"))
     bad_rows: str = setting("error", choices=("error", "drop"))

@@ -1,0 +1,121 @@
+"""Files that appear whole or not at all, and locks that die with their process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from effrec_cli.errors import EnvironmentFault
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextmanager
+def disk_faults(path: Path) -> Iterator[None]:
+    """Turns a full disk or a folder that may not be written into an EnvironmentFault about `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise EnvironmentFault(
+                "The disk is full.", where=str(path), fix="free some space, or choose another data_root=PATH"
+            ) from error
+        if error.errno in _NO_RIGHT:
+            raise EnvironmentFault(
+                "This folder may not be written.",
+                where=f"{path} ({error.strerror})",
+                fix="choose a folder of your own by data_root=PATH or EFFREC_DATA=PATH",
+            ) from error
+        raise
+
+
+def sync(path: Path) -> None:
+    """Forces a file or folder onto the disk, so that a rename after it never shows less than all of it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` to `path`, whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with disk_faults(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("w", encoding="utf-8") as handle:
+                json.dump(value, handle, indent=1, ensure_ascii=False)
+                handle.flush()
+                os.fsync(handle.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Returns the object in `path`, or None where it is missing or not a whole JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes `target` when the block ends, and vanishes if it raises.
+
+    A folder already called `target` stays readable until the new one takes its place. Callers hold a lock.
+    """
+    aside = target.with_name(f".{target.name}.building")
+    with disk_faults(target):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            for path in [*aside.rglob("*"), aside]:
+                sync(path)
+            _publish(aside, target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+
+def _publish(aside: Path, target: Path) -> None:
+    """Renames `aside` to `target`; what was there goes after the new folder is in place."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    aside.rename(target)
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, say: Callable[[str], None], doing: str) -> Iterator[None]:
+    """Holds the lock file `path`, waiting while another process holds it.
+
+    The kernel drops the lock when its process ends, however it ends. The file itself stays: removing it
+    would let two processes hold two locks of one name.
+    """
+    with disk_faults(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"Another process is {doing}; waiting for it.")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,120 @@
+"""Rows as columns of values, and what happens to a row that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effrec_cli.data.kinds import Kind, MalformedError
+from effrec_cli.errors import DataError, EnvironmentFault, nearest_name
+
+Block = dict[str, NDArray[Any]]
+"""Some consecutive rows: an array of values by role, all of one length."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column that is read.
+
+    Attributes:
+        role: what it is for: user, item, time, rating, label or title.
+        name: what the file calls it.
+        kind: what it holds.
+    """
+
+    role: str
+    name: str
+    kind: Kind
+
+
+@dataclass
+class BadRows:
+    """What is done with a malformed row, and how many there were.
+
+    Attributes:
+        rule: `error` or `drop`.
+        dropped: rows left out so far.
+        read: rows met so far, the dropped ones included.
+    """
+
+    rule: str
+    dropped: int = 0
+    read: int = 0
+
+    def meet(self, what: str, where: str) -> None:
+        """Counts a malformed row, or raises DataError about it, as the rule says."""
+        if self.rule == "error":
+            raise DataError(
+                what, where=where, fix="mend the row, or leave such rows out by dataset.bad_rows=drop"
+            )
+        self.dropped += 1
+
+
+def careful_row(
+    texts: Mapping[str, str], columns: Sequence[Column], place: str, bad: BadRows
+) -> list[Any] | None:
+    """Returns the values of one row in the order of `columns`, or None where the row is left out.
+
+    Args:
+        texts: the row's values as text, by column name.
+        columns: what is read.
+        place: file and line, for the error.
+        bad: what to do with a malformed row.
+
+    Raises:
+        DataError: the row is malformed and the rule is `error`.
+    """
+    values = []
+    for column in columns:
+        text = texts[column.name]
+        try:
+            values.append(column.kind.careful(text))
+        except MalformedError as error:
+            shown = text if len(text) <= 80 else f"{text[:77]}..."
+            bad.meet(
+                f"A value of column '{column.name}' {error}.",
+                f"{place}, column '{column.name}', value '{shown}'",
+            )
+            return None
+    return values
+
+
+def block_of(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> Block:
+    """Returns rows as one array a column."""
+    block: Block = {}
+    for at, column in enumerate(columns):
+        array = np.empty(len(rows), dtype=column.kind.dtype)
+        array[:] = [row[at] for row in rows]
+        block[column.role] = array
+    return block
+
+
+def require_columns(columns: Sequence[Column], names: Sequence[str], path: Path) -> None:
+    """Raises DataError where a wanted column is not, or is twice, among the file's `names`."""
+    for column in columns:
+        if names.count(column.name) == 1:
+            continue
+        found = "There is no column" if column.name not in names else "There is more than one column"
+        raise DataError(
+            f"{found} called '{column.name}'.",
+            where=f"{path}, which has the columns {', '.join(names[:20])}",
+            nearest=nearest_name(column.name, names),
+            fix=f"name it by dataset.{column.role}=COLUMN",
+        )
+
+
+def require_arrow() -> None:
+    """Raises EnvironmentFault where pyarrow, which reads raw files, is not installed."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise EnvironmentFault(
+            "Reading raw data needs pyarrow, which is not installed.",
+            where="a prepared dataset opens without it",
+            fix="pip install 'effrec[data]'",
+        ) from error

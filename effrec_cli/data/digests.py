@@ -1,0 +1,32 @@
+"""Digests of raw files, remembered, so that a big file is hashed once and not at every start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effrec_cli.data.atomic import read_json, write_json
+from effrec_cli.data.cache import hash_file
+from effrec_cli.errors import EnvironmentFault
+
+_INDEX = "digests.json"
+
+
+def digest_of(path: Path, data_root: Path) -> str:
+    """Returns the sha256 of a file's content, from the index while its size and time of change are the same.
+
+    An index that cannot be written (a shared, read-only data root) costs hashing again, nothing else.
+    """
+    index = read_json(data_root / _INDEX) or {}
+    key, stat = str(path.resolve()), path.stat()
+    now = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    known = index.get(key)
+    if isinstance(known, dict) and known == {**now, "sha256": known.get("sha256")}:
+        return str(known["sha256"])
+    digest = hash_file(path)
+    index = read_json(data_root / _INDEX) or {}
+    index[key] = {**now, "sha256": digest}
+    try:
+        write_json(data_root / _INDEX, index)
+    except (OSError, EnvironmentFault):
+        return digest
+    return digest

@@ -1,0 +1,161 @@
+"""Raw files as they came, in `<data_root>/raw/<name>/`; `source.json` has their origin and digests."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from effrec_cli.data.archive import unpack
+from effrec_cli.data.atomic import locked, new_folder, read_json, write_json
+from effrec_cli.data.cache import hash_file
+from effrec_cli.data.digests import digest_of
+from effrec_cli.data.fetch import Remote, check_digest, fetch
+from effrec_cli.data.source import Say
+from effrec_cli.errors import ConfigError, DataError
+
+SOURCE = "source.json"
+_RECORDED = "recorded.json"
+_PAPERS = re.compile(r"(readme|licen[cs]e|copying)", re.IGNORECASE)
+
+Check = Callable[[Path], None]
+"""Raises DataError where a folder of raw files is not as its publisher lays it out."""
+
+
+@dataclass(frozen=True)
+class RawFiles:
+    """The raw files of one dataset.
+
+    Attributes:
+        data_root: where data live.
+        name: name of the dataset.
+        required: files it cannot be read without.
+        optional: files that are kept where they are published.
+        check: looks into a new folder before it takes its place.
+    """
+
+    data_root: Path
+    name: str
+    required: Sequence[str]
+    optional: Sequence[str]
+    check: Check
+
+    @property
+    def folder(self) -> Path:
+        """Returns the folder of the raw files."""
+        return self.data_root / "raw" / self.name
+
+    @property
+    def present(self) -> bool:
+        """Returns whether all required files are there."""
+        return all((self.folder / name).is_file() for name in self.required)
+
+    def paths(self) -> dict[str, Path]:
+        """Returns the files there are, by name."""
+        every = {name: self.folder / name for name in (*self.required, *self.optional)}
+        return {name: path for name, path in every.items() if path.is_file()}
+
+    def fetch(self, remote: Remote, say: Say) -> None:
+        """Downloads and unpacks the archive, unless another process has done so in the meantime.
+
+        Raises:
+            DataError: it cannot be downloaded, or is not what was published.
+        """
+        with self._lock(say, "downloading"):
+            if self.present:
+                return
+            archive = self.folder.with_name(f"{self.name}.archive")
+            recorded = (read_json(self.data_root / _RECORDED) or {}).get(self.name)
+            digest = remote.digest or recorded
+            fetch(Remote(remote.name, remote.urls, remote.size, digest, remote.license), archive, say)
+            if digest is None:
+                digest = self._record(archive, say)
+            origin = {"from": list(remote.urls), "archive_digest": digest, "license": remote.license}
+            self._install(archive, origin)
+            archive.unlink()
+            say(f"Unpacked {self.name} into {self.folder}")
+
+    def _record(self, archive: Path, say: Say) -> str:
+        """Records the digest of an archive that has no published one; later downloads must have the same."""
+        digest = f"sha256:{hash_file(archive)}"
+        known = read_json(self.data_root / _RECORDED) or {}
+        write_json(self.data_root / _RECORDED, {**known, self.name: digest})
+        say(f"  no digest is published; recorded on first use: {digest}")
+        return digest
+
+    def import_from(self, path: Path, published: str | None, say: Say) -> None:
+        """Copies the raw files out of a folder or an archive; `path` itself stays as it is.
+
+        Raises:
+            ConfigError: there is no such path.
+            DataError: the files are not laid out as published.
+        """
+        if not path.exists():
+            fix = f"effrec data import {self.name} PATH"
+            raise ConfigError("There is no such file or folder.", where=str(path), fix=fix)
+        origin: dict[str, Any] = {"from": str(path.resolve())}
+        if path.is_file() and published is not None:
+            differs = check_digest(path, published)
+            origin["archive_digest"] = differs or published
+            if differs:
+                say(f"  note: this archive ({differs}) is not the published one ({published})")
+        with self._lock(say, "importing"):
+            self._install(path, origin)
+        say(f"Imported {self.name} into {self.folder}")
+
+    def _lock(self, say: Say, doing: str) -> Any:
+        return locked(self.folder.with_name(f".{self.name}.lock"), say, f"{doing} {self.name}")
+
+    def _install(self, path: Path, origin: dict[str, Any]) -> None:
+        """Makes the raw folder from an archive or a folder, checked before it takes its place."""
+        with new_folder(self.folder) as aside:
+            if path.is_dir():
+                self._copy(path, aside)
+            else:
+                unpack(path, aside, self._wanted)
+            self._require(aside, path)
+            self.check(aside)
+            files = {file.name: _entry(file) for file in sorted(aside.iterdir())}
+            write_json(aside / SOURCE, {"dataset": self.name, **origin, "files": files})
+
+    def _wanted(self, bare: str) -> bool:
+        return bare in (*self.required, *self.optional) or _PAPERS.match(bare) is not None
+
+    def _copy(self, folder: Path, aside: Path) -> None:
+        """Copies the wanted files of a folder, or of the one folder inside it that has them."""
+        homes = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
+        home = next((h for h in homes if all((h / name).is_file() for name in self.required)), folder)
+        for file in sorted(home.iterdir()):
+            if file.is_file() and self._wanted(file.name):
+                shutil.copyfile(file, aside / file.name)
+
+    def _require(self, aside: Path, path: Path) -> None:
+        missing = [name for name in self.required if not (aside / name).is_file()]
+        if missing:
+            raise DataError(
+                f"This is not {self.name}: {' and '.join(missing)} not found.",
+                where=str(path),
+                fix=f"give the folder or archive that holds {', '.join(self.required)}",
+            )
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns the sha256 of each raw file."""
+        return {name: digest_of(path, self.data_root) for name, path in self.paths().items()}
+
+    def verify(self) -> list[str]:
+        """Returns what differs from the digests taken when the files came; empty when all is well."""
+        source = read_json(self.folder / SOURCE)
+        if source is None:
+            return [f"{self.folder / SOURCE} is missing or damaged"]
+        return [
+            f"{self.folder / name} is missing or differs from its sha256"
+            for name, entry in source["files"].items()
+            if not (self.folder / name).is_file() or hash_file(self.folder / name) != entry["sha256"]
+        ]
+
+
+def _entry(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": hash_file(file)}

@@ -1,0 +1,218 @@
+"""The reader of the user's own csv or parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effrec_cli.data.blocks import BadRows, Block, Column
+from effrec_cli.data.delimited import Dialect, head, read_delimited
+from effrec_cli.data.digests import digest_of
+from effrec_cli.data.ids import lookup
+from effrec_cli.data.kinds import Kind, Label, Number, Text, Whole
+from effrec_cli.data.labelled import LabelledRows
+from effrec_cli.data.parquet import head as parquet_head
+from effrec_cli.data.parquet import is_parquet, parquet_files, read_parquet
+from effrec_cli.data.sniff import id_kind, time_kind
+from effrec_cli.data.source import TEST, TRAIN, VALID, RawChunk, Say
+from effrec_cli.data.types import RecData
+from effrec_cli.errors import ConfigError
+from effrec_cli.schema.dataset_table import TableConfig
+
+_ROLES = ("user", "item", "time", "rating", "label", "title")
+_READING = (*_ROLES, "separator", "bad_rows", "ids", "time_unit")
+
+LONGEST_TITLE = 512
+"""Characters of a title that are kept; one long text would widen the array of all."""
+
+
+class TableSource:
+    """Any csv or parquet with named columns.
+
+    Args:
+        config: the dataset's settings.
+        data_root: where digests of the files are remembered.
+
+    Attributes:
+        ticks_per_second: of the times that `chunks` yields.
+    """
+
+    def __init__(self, config: TableConfig, data_root: Path) -> None:
+        self.config, self.data_root = config, data_root
+        self.ticks_per_second = 1
+        self._bad = BadRows(config.bad_rows)
+        self._labelled = LabelledRows()
+        self._titles: dict[Any, str] = {}
+        self._say: Say = print
+
+    def ensure(self, say: Say) -> None:
+        """Checks that the files are there and the settings fit each other.
+
+        Raises:
+            ConfigError: no path is given, a file is missing, or two settings contradict each other.
+        """
+        self._say = say
+        self._check_settings()
+        for key, path in self._files().items():
+            if not path.exists():
+                where = f"dataset.{key}={path}"
+                raise ConfigError("There is no such file.", where=where, fix=f"dataset.{key}=PATH")
+
+    def _check_settings(self) -> None:
+        config = self.config
+        if config.path is None:
+            raise ConfigError(
+                "dataset=table needs a file.",
+                where="dataset.path is not set",
+                fix="dataset.path=FILE dataset.user=COLUMN dataset.item=COLUMN",
+            )
+        if config.split.kind == "files" and config.test_path is None:
+            raise ConfigError(
+                "A ready-made split needs a test file.",
+                where="dataset.split.kind=files",
+                fix="dataset.test_path=FILE, or dataset.split.kind=leave_one_out",
+            )
+        if config.items_path is not None and config.title is None:
+            raise ConfigError(
+                "A table of items is given, but not which of its columns is the title.",
+                where=f"dataset.items_path={config.items_path}",
+                fix="dataset.title=COLUMN",
+            )
+        _separator(config.separator)
+
+    def _files(self) -> dict[str, Path]:
+        """Returns all files by the setting that names them."""
+        keys = ("path", "valid_path", "test_path", "items_path")
+        named = {key: getattr(self.config, key) for key in keys}
+        return {key: Path(value).expanduser() for key, value in named.items() if value is not None}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns the digests of the files and the settings that decide how they are read."""
+        digests = {
+            key: [digest_of(file, self.data_root) for file in parquet_files(path)]
+            for key, path in self._files().items()
+        }
+        return {"files": digests, "reading": {name: getattr(self.config, name) for name in _READING}}
+
+    def chunks(self) -> Iterator[RawChunk]:
+        """Yields the rows of all parts; rows labelled 0 are kept aside, since they are no interactions.
+
+        Raises:
+            DataError: a malformed row, a missing column or an empty file.
+        """
+        self._bad = BadRows(self.config.bad_rows)
+        self._labelled, self._titles = LabelledRows(), {}
+        files = self._files()
+        columns = self._columns(files["path"])
+        ready_made = "valid_path" in files or "test_path" in files
+        for key, part in (("path", TRAIN), ("valid_path", VALID), ("test_path", TEST)):
+            if key in files:
+                for block in self._read(files[key], columns, self._bad):
+                    yield self._chunk(block, part if ready_made else None)
+
+    def _chunk(self, block: Block, part: int | None) -> RawChunk:
+        """Returns a block's interactions, and keeps its titles and labels."""
+        if "title" in block:
+            self._keep_titles(block["item"], block["title"])
+        if "label" in block:
+            self._labelled.add(block, self.ticks_per_second)
+            clicked = block["label"] == 1
+            block = {role: values[clicked] for role, values in block.items()}
+        return RawChunk(block["user"], block["item"], block.get("time"), block.get("rating"), part)
+
+    def _read(self, path: Path, columns: list[Column], bad: BadRows) -> Iterator[Block]:
+        if is_parquet(path):
+            return read_parquet(path, columns, bad)
+        return read_delimited(path, Dialect(_separator(self.config.separator)), columns, bad)
+
+    def _columns(self, path: Path) -> list[Column]:
+        """Returns the columns to read; their kinds are judged by the first file for all."""
+        config = self.config
+        kinds: dict[str, Kind] = {
+            "user": self._id_kind(path, config.user),
+            "item": self._id_kind(path, config.item),
+            "rating": Number(),
+            "label": Label(),
+            "title": Text(required=False),
+        }
+        if config.time is not None:
+            kinds["time"], self.ticks_per_second = self._time_kind(path, config.time)
+        named = {role: getattr(config, role) for role in _ROLES}
+        if config.items_path is not None:
+            named["title"] = None
+        return [Column(role, name, kinds[role]) for role, name in named.items() if name is not None]
+
+    def _id_kind(self, path: Path, name: str) -> Kind:
+        return id_kind(self._samples(path, name), self.config.ids)
+
+    def _time_kind(self, path: Path, name: str) -> tuple[Kind, int]:
+        return time_kind(self._samples(path, name), self.config.time_unit)
+
+    def _samples(self, path: Path, name: str) -> list[str]:
+        """Returns the first values of a column as text; none where there is no such column."""
+        if is_parquet(path):
+            return parquet_head(path, name)
+        return head(path, Dialect(_separator(self.config.separator)), name)
+
+    def _keep_titles(self, items: NDArray[Any], titles: NDArray[Any]) -> None:
+        """Keeps the first title met of each item."""
+        unique, first = np.unique(items, return_index=True)
+        for item, title in zip(unique.tolist(), titles[first].tolist(), strict=True):
+            self._titles.setdefault(item, title[:LONGEST_TITLE])
+
+    def titles(self, item_ids: NDArray[Any]) -> NDArray[Any] | None:
+        """Returns these raw item ids' titles, "" where an item has none; None without a title column."""
+        if self.config.title is None:
+            return None
+        files = self._files()
+        if "items_path" in files:
+            self._read_item_table(files["items_path"], item_ids)
+        return np.array([self._titles.get(item, "") for item in item_ids.tolist()], dtype=np.str_)
+
+    def _read_item_table(self, path: Path, item_ids: NDArray[Any]) -> None:
+        """Keeps the titles of the wanted items from a table of items."""
+        text = item_ids.dtype.kind == "U"
+        columns = [
+            Column("item", self.config.item, Text() if text else Whole()),
+            Column("title", str(self.config.title), Text(required=False)),
+        ]
+        bad = BadRows(self.config.bad_rows)
+        for block in self._read(path, columns, bad):
+            wanted = lookup(item_ids, block["item"].astype(np.str_) if text else block["item"]) >= 0
+            self._keep_titles(block["item"][wanted], block["title"][wanted])
+        if bad.dropped:
+            self._say(f"  {bad.dropped:,} malformed rows of {path} left out")
+
+    def side(self, data: RecData) -> dict[str, NDArray[Any]]:
+        """Returns the labelled rows, where there is a label column (see `LabelledRows`)."""
+        return self._labelled.finish() if self.config.label is not None else {}
+
+    def ceiling(self, data: RecData) -> dict[str, float] | None:
+        """Returns None: nobody knows the best ranker of real data."""
+        return None
+
+    def stats(self) -> dict[str, int]:
+        """Returns the rows read, and those dropped as malformed or labelled 0."""
+        return {
+            "rows_read": self._bad.read,
+            "dropped_bad_rows": self._bad.dropped,
+            "dropped_labelled_0": self._labelled.zeros,
+        }
+
+
+def _separator(text: str) -> str:
+    """Returns the separator; `tab`, or a backslash and a t, are ways to write a tab on a command line.
+
+    Raises:
+        ConfigError: it is not one character.
+    """
+    separator = "\t" if text in ("\\t", "tab") else text
+    if len(separator) != 1:
+        raise ConfigError(
+            "A separator is one character.", where=f"dataset.separator='{text}'", fix="such as ',' ';' or tab"
+        )
+    return separator
