@@ -29,17 +29,15 @@ class Result:
         metrics: scores by part (`valid`, `test`) and name, such as `ndcg@10`.
         protocol: how they were measured; equal protocols may be compared.
         cost: what the run cost.
-        dataset: at least `name` and `content_hash`.
+        dataset: at least `name` and `hash`, the digest of its prepared content.
         method: name of the method.
         model: name of the backbone; `none` where there is none.
         kernel: who computed the loss, such as `torch`; None where nothing had a choice.
         seed: of the run.
         commit: of the code; None outside a repository.
         versions: of Python and the libraries.
-        device: name of what was trained on, such as `NVIDIA H200`.
+        device: what was trained on: `kind` (`cpu` or `cuda`), `name`, and `count`, one a rank.
         config: every setting, resolved.
-        device_kind: `cpu` or `cuda`.
-        devices: how many of them, one a rank.
         precision: what `auto` became: `fp32`, `bf16` or `fp16`.
         ceiling: the best possible ranker's scores on the test cases, on synthetic data.
         schema_version: of the file's layout.
@@ -55,10 +53,8 @@ class Result:
     seed: int
     commit: str | None
     versions: dict[str, str]
-    device: str
+    device: dict[str, Any]
     config: dict[str, Any]
-    device_kind: str = "cpu"
-    devices: int = 1
     precision: str = "fp32"
     ceiling: dict[str, float] | None = None
     schema_version: int = SCHEMA_VERSION

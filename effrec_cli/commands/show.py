@@ -81,7 +81,7 @@ def _print_result(found: result.Result) -> None:
         print_table(table)
     protocol = ", ".join(f"{key}: {value}" for key, value in found.protocol.items())
     say(f"\nprotocol  {protocol}")
-    say(f"dataset   {found.dataset.get('name')} {found.dataset.get('content_hash')}")
+    say(f"dataset   {found.dataset.get('name')} {found.dataset.get('hash')}")
     say(f"code      {found.commit}, kernel {found.kernel}")
 
 

@@ -136,7 +136,7 @@ def _board(runs: list[Run], metric: str | None, per_run: bool) -> Board:
     entries.sort(key=lambda entry: _rank(mean(entry.scores(chosen))))
     first = _result(runs[0])
     notes = [*_fill_tpme(entries), *_mixed_commits(entries)]
-    dataset, content_hash = str(first.dataset.get("name")), str(first.dataset.get("content_hash"))
+    dataset, content_hash = str(first.dataset.get("name")), str(first.dataset.get("hash"))
     return Board(dataset, content_hash, _comparable(first.protocol), chosen, entries, notes)
 
 
@@ -203,7 +203,7 @@ def _comparable(protocol: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table_key(result: Result) -> str:
-    return _canonical([result.dataset.get("content_hash"), _comparable(result.protocol)])
+    return _canonical([result.dataset.get("hash"), _comparable(result.protocol)])
 
 
 def _entry_key(result: Result) -> str:

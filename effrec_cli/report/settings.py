@@ -35,7 +35,8 @@ def settings_of(result: Result) -> dict[str, Any]:
 
 def device_name(result: Result) -> str:
     """Returns the device trained on, with how many of it where that is more than one."""
-    return result.device if result.devices == 1 else f"{result.devices} x {result.device}"
+    name, count = str(result.device.get("name")), result.device.get("count", 1)
+    return name if count == 1 else f"{count} x {name}"
 
 
 def differing(results: Sequence[Result]) -> list[dict[str, Any]]:

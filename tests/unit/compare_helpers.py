@@ -42,14 +42,14 @@ def make_result(ndcg=0.1, *, seed=1, loss="ce", cost=None, method="cce", model="
         metrics={"valid": {"ndcg@10": 2 * ndcg}, "test": {"ndcg@10": ndcg, "hr@10": 3 * ndcg}},
         protocol=PROTOCOL,
         cost=cost or make_cost(),
-        dataset={"name": "toy", "content_hash": "abcdef0123"},
+        dataset={"name": "toy", "hash": "abcdef0123"},
         method=method,
         model=model,
         kernel="torch" if method == "cce" else None,
         seed=seed,
         commit="c0ffee",
         versions={"torch": "2.13"},
-        device="a CPU",
+        device={"kind": "cpu", "name": "a CPU", "count": 1},
         config=config,
     )
     return replace(base, **more)

@@ -73,7 +73,7 @@ def test_unknown_metric_names_the_nearest(tmp_path):
 
 
 def test_each_dataset_and_protocol_has_a_table_of_its_own(tmp_path):
-    other_data = make_result(dataset={"name": "toy", "content_hash": "ffff"})
+    other_data = make_result(dataset={"name": "toy", "hash": "ffff"})
     other_rule = make_result(protocol={**PROTOCOL, "seen": "keep"})
     more_cut_offs = make_result(0.2, loss="cce", protocol={**PROTOCOL, "ks": [5, 10]})
     found = boards(tmp_path, [make_result(), other_data, other_rule, more_cut_offs])
@@ -101,8 +101,8 @@ def test_tpme_of_the_papers_example(tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"device": "a GPU"}, "one device"),
-        ({"devices": 2}, "2 x a CPU"),
+        ({"device": {"kind": "cuda", "name": "a GPU"}}, "one device"),
+        ({"device": {"kind": "cpu", "name": "a CPU", "count": 2}}, "2 x a CPU"),
         ({"precision": "bf16"}, "one precision"),
     ],
 )

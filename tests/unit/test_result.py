@@ -27,14 +27,14 @@ RESULT = result.Result(
     metrics={"valid": {"ndcg@10": 0.2}, "test": {"ndcg@10": 0.1}},
     protocol={"candidates": "full"},
     cost=COST,
-    dataset={"name": "synthetic", "content_hash": "ab12"},
+    dataset={"name": "synthetic", "hash": "ab12"},
     method="cce",
     model="sasrec",
     kernel="torch",
     seed=3,
     commit=None,
     versions={"torch": "2.13"},
-    device="a CPU",
+    device={"kind": "cpu", "name": "a CPU", "count": 1},
     config={"method": {"name": "cce", "loss": "ce"}},
 )
 
