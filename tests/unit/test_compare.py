@@ -115,7 +115,7 @@ def test_no_tpme_over_devices_or_precisions(tmp_path, more, said):
 
 def test_method_without_epochs_is_left_out_of_tpme(tmp_path):
     pop = make_result(
-        0.01, method="pop", model="none", cost=make_cost(seconds_per_epoch=None), device="other"
+        0.01, method="pop", model="none", cost=make_cost(seconds_per_epoch=None), device={"name": "other"}
     )
     (board,) = boards(tmp_path, [*paper_results(), pop])
     assert [entry.tpme is None for entry in board.entries] == [False] * 4 + [True]
