@@ -19,21 +19,22 @@ def print_result(result: Result, folder: Path) -> None:
 
 
 def metrics_table(result: Result, part: str = "test") -> Table:
-    """Returns the metrics of a part: a line for each, a column for each cut-off; the best possible beside it.
+    """Returns the metrics of a part: a line for each, a column for each cut-off.
 
-    A metric without a cut-off, such as `auc`, stands in the first column.
+    A metric without a cut-off, such as `auc`, stands in the first column. Under the metric that the run was
+    selected by stands its share of the best possible ranker's, where that is known.
     """
     scores = result.metrics.get(part, {})
     cut_offs = sorted({_cut_off(name) for name in scores})
-    ceilings = result.ceiling if part == "test" else None
+    ceilings = (result.ceiling or {}) if part == "test" else {}
+    headline = str(result.config.get("evaluation", {}).get("monitor", "")).partition("@")[0]
     columns = [Column(part, right=False), *(Column(f"@{k}" if k else "value") for k in cut_offs)]
     rows = []
     for metric in dict.fromkeys(name.partition("@")[0] for name in scores):
         names = [f"{metric}@{k}" if k else metric for k in cut_offs]
         rows.append([metric, *(figures.score(scores.get(name)) for name in names)])
-        shares = [_share(scores.get(name), (ceilings or {}).get(name)) for name in names]
-        if any(share != figures.MISSING for share in shares):
-            rows.append(["  of ceiling", *shares])
+        if metric == headline and ceilings:
+            rows.append(["  of ceiling", *(_share(scores.get(name), ceilings.get(name)) for name in names)])
     return Table(title(result), columns, rows)
 
 

@@ -88,7 +88,8 @@ def test_end_of_a_run_shows_quality_cost_and_what_next(capsys, tmp_path):
     assert "cce cce_sampled · sasrec · toy · seed 1 · a CPU · fp32" in out
     assert "0.1000" in out
     assert "25.0 %" in out
-    assert "median of 3" in out
+    assert "median of 2, the first left out" in out
+    assert out.count("of ceiling") == 1
     assert f"effrec compare {tmp_path}" in out
     assert "energy" not in out, "not measured, so not shown"
 
