@@ -64,7 +64,17 @@ MAY_IMPORT = {
     "models": {"models", "errors", "effrec_kernels"},
     "data": {"data", "errors", "paths", "registry", "schema", "evaluation"},
     "evaluation": {"evaluation", "data", "errors", "schema", "distributed"},
-    "methods": {"methods", "models", "engine", "evaluation", "effrec_kernels", "data", "errors", "schema", "optim"},
+    "methods": {
+        "methods",
+        "models",
+        "engine",
+        "evaluation",
+        "effrec_kernels",
+        "data",
+        "errors",
+        "schema",
+        "optim",
+    },
 }
 
 
@@ -144,7 +154,9 @@ def test_registry_files_schemas_and_yaml_agree(kind, group, prefix):
 
 def test_dataset_families_have_schema_and_yaml():
     families = set(registry._BUILT_IN["datasets"])
-    schemas = {path.stem.removeprefix("dataset_") for path in (ROOT / "effrec_cli/schema").glob("dataset_*.py")}
+    schemas = {
+        path.stem.removeprefix("dataset_") for path in (ROOT / "effrec_cli/schema").glob("dataset_*.py")
+    }
     named = {
         match.group(1)
         for path in (conf_dir() / "dataset").glob("*.yaml")

@@ -1,0 +1,255 @@
+"""One run: from settings to a checked, resumable, costed result, as a short list of stages."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effrec_cli import artifacts, compose, distributed, env, launch, registry, result
+from effrec_cli.data.batches import Batches, Share
+from effrec_cli.data.load import load
+from effrec_cli.data.source import Say
+from effrec_cli.data.types import EvalCases, RecData
+from effrec_cli.distributed import World
+from effrec_cli.durable import write_bytes
+from effrec_cli.engine import Engine
+from effrec_cli.evaluation.cost import CostMeter, flops_per_sample
+from effrec_cli.evaluation.protocol import protocol_of
+from effrec_cli.evaluation.ranking import rank_cases
+from effrec_cli.loop import outofmemory
+from effrec_cli.methods.base import Method
+from effrec_cli.precision import resolve_precision
+from effrec_cli.report.progress import Progress
+from effrec_cli.report.tables import print_result
+from effrec_cli.rundir import new_run_dir
+from effrec_cli.runfolder import RunFolder
+from effrec_cli.schema import Config
+
+
+def run(config: Config, overrides: list[str]) -> result.Result:
+    """Trains, evaluates and writes one run, and prints its table.
+
+    A process that a launcher started as one rank of many joins the others; `run.devices` above 1 starts
+    ranks here.
+
+    Args:
+        config: checked settings.
+        overrides: what the user typed, kept with the run.
+
+    Raises:
+        EffrecError: what stopped the run; its folder keeps what was reached.
+    """
+    if distributed.is_one_of_many():
+        return _run_among_others(config, overrides)
+    env.resolve_device(config.run.device)
+    folder = RunFolder(_settled(config)).open(resume=config.run.resume)
+    try:
+        if folder.finished:
+            say(f"{folder.path} holds a finished run; it is left as it is.")
+        else:
+            _keep_settings(folder, config, overrides)
+            _train_here_or_launch(folder, config)
+        found = result.read(folder.path)
+    finally:
+        folder.close()
+    print_result(found, folder.path)
+    return found
+
+
+def resume(path: Path) -> result.Result:
+    """Goes on with the run in `path`; a finished run is left alone, one without a checkpoint starts over.
+
+    Raises:
+        EffrecError: `path` holds no run, another process works on it, or what stopped it this time.
+    """
+    config = compose.from_yaml(path / "config.yaml")
+    config.run = dataclasses.replace(config.run, dir=str(path), resume="auto")
+    kept = RunFolder(path).read_json("overrides.json")
+    return run(config, kept if isinstance(kept, list) else [])
+
+
+def run_rank(path: Path, world: World) -> None:
+    """Runs one rank's part of the run whose settings lie in `path`; called in each process of `launch`."""
+    config = compose.from_yaml(path / "config.yaml")
+    folder = RunFolder(path)
+    if not world.is_main:
+        train(config, folder, world)
+        return
+    folder.open(resume="auto")
+    try:
+        with folder.recording():
+            train(config, folder, world)
+    finally:
+        folder.close()
+
+
+def train(config: Config, folder: RunFolder, world: World) -> None:
+    """Runs the stages of one process: data, model, training, evaluation, result."""
+    tell = _teller(folder, world)
+    data = load(config.dataset, Path(config.data_root), tell)
+    tell(_what_is_trained(config, data, world))
+    with outofmemory.explained(config, world.device):
+        method, batches, data = _build(config, data, world)
+
+    def metrics_of(cases: EvalCases) -> dict[str, float]:
+        return rank_cases(method.scorer(), data, cases, config.evaluation, world=world)
+
+    engine = Engine(
+        method=method,
+        batches=batches,
+        optimizers=method.optimizers(method.model) if batches is not None else [],
+        config=config,
+        folder=folder,
+        world=world,
+        meter=CostMeter(world.device),
+        validate=lambda: metrics_of(data.valid),
+        progress=Progress(0, world.is_main),
+    )
+    _fit(method, engine)
+    metrics = {"valid": engine.best_metrics or metrics_of(data.valid), "test": metrics_of(data.test)}
+    _leave_results(config, folder, engine, data, metrics)
+
+
+def _leave_results(
+    config: Config, folder: RunFolder, engine: Engine, data: RecData, metrics: dict[str, dict[str, float]]
+) -> None:
+    """Writes the weights, the maps to raw ids and result.json."""
+    method, world = engine.method, engine.world
+    if world.is_main:
+        artifacts.save(folder, method, data)
+    world.wait()
+    cost = engine.meter.costs(
+        method.model,
+        training_rows=data.num_train,
+        model_path=folder.model_path,
+        flops_per_sample=_flops(method, engine.batches, world),
+    )
+    if world.is_main:
+        described = _described(config, data, method, world)
+        result.write(folder.path, result.Result(metrics=metrics, cost=cost, **described))
+
+
+def _fit(method: Method, engine: Engine) -> None:
+    """Trains to the end, from the newest checkpoint where there is one, and keeps the best weights."""
+    if engine.batches is None:
+        engine.meter.start()
+        method.fit(engine)
+        engine.meter.stop()
+        return
+    engine.resume_latest()
+    method.fit(engine)
+    engine.restore_best()
+
+
+def say(text: str) -> None:
+    """Tells the user one line, beside the progress on stderr."""
+    print(text, file=sys.stderr)
+
+
+def _teller(folder: RunFolder, world: World) -> Say:
+    """Returns what tells the user and log.txt one line; ranks above 0 are silent."""
+
+    def tell(text: str) -> None:
+        if world.is_main:
+            say(text)
+            folder.log(text)
+
+    return tell
+
+
+def _settled(config: Config) -> Path:
+    """Returns the run's folder, which from here on stands in the settings."""
+    if config.run.dir is None:
+        config.run.dir = str(new_run_dir(config))
+    return Path(config.run.dir)
+
+
+def _keep_settings(folder: RunFolder, config: Config, overrides: list[str]) -> None:
+    write_bytes(folder.path / "config.yaml", compose.to_yaml(config).encode())
+    folder.write_json("overrides.json", overrides)
+    folder.write_json("env.json", env.describe(env.resolve_device(config.run.device)))
+
+
+def _train_here_or_launch(folder: RunFolder, config: Config) -> None:
+    if config.run.devices > 1:
+        folder.hand_over()
+        launch.launch(folder.path, config.run.devices, config.run.device)
+        return
+    with folder.recording():
+        train(config, folder, World(device=env.resolve_device(config.run.device)))
+
+
+def _run_among_others(config: Config, overrides: list[str]) -> result.Result:
+    """Runs this rank's part under an outside launcher; rank 0 keeps the folder and prints."""
+    world = distributed.join(config.run.device)
+    config.run.dir = world.from_main(str(_settled(config)) if world.is_main else "")
+    path = Path(config.run.dir)
+    if world.is_main:
+        path.mkdir(parents=True, exist_ok=True)
+        _keep_settings(RunFolder(path), config, overrides)
+    world.wait()
+    run_rank(path, world)
+    world.wait()
+    found = result.read(path)
+    if world.is_main:
+        print_result(found, path)
+    world.leave()
+    return found
+
+
+def _build(config: Config, data: RecData, world: World) -> tuple[Method, Batches | None, RecData]:
+    """Returns the method with its model on the device, its batches, and the data as it prepared them."""
+    method: Method = registry.implementation("methods", config.method.name)(config)
+    data = method.prepare(data)
+    method.data = data
+    torch.manual_seed(config.seed)
+    method.model = method.build(data).to(world.device)
+    batches = None if method.task == "none" else method.batches(data)
+    return method, batches, data
+
+
+def _what_is_trained(config: Config, data: RecData, world: World) -> str:
+    model = "" if config.model.name == "none" else f" ({config.model.name})"
+    ranks = f" x {world.size}" if world.size > 1 else ""
+    return (
+        f"{config.method.name}{model} on {data.name}: {data.num_users:,} users, {data.num_items:,} items, "
+        f"{data.num_train:,} training rows; {env.device_name(world.device)}{ranks}"
+    )
+
+
+def _flops(method: Method, batches: Batches | None, world: World) -> float | None:
+    """Returns the floating-point operations of one sample's forward pass and loss; None without a loop."""
+    if batches is None:
+        return None
+    batch = batches.batch(0, 0, Share(), 0).to(world.device)
+    return flops_per_sample(lambda: method.loss(batch), samples=batch.size)
+
+
+def _described(config: Config, data: RecData, method: Method, world: World) -> dict[str, Any]:
+    """Returns what result.json says besides metrics and cost."""
+    surroundings = env.describe(world.device)
+    return {
+        "protocol": protocol_of(data, config.evaluation),
+        "dataset": {
+            "name": data.name,
+            "hash": data.content_hash,
+            "users": data.num_users,
+            "items": data.num_items,
+            "interactions": len(data.sequences.items),
+            "stats": data.stats,
+        },
+        "method": config.method.name,
+        "model": config.model.name,
+        "kernel": getattr(method, "kernel", None),
+        "seed": config.seed,
+        "commit": surroundings["commit"],
+        "versions": surroundings["versions"],
+        "device": {"kind": surroundings["device_kind"], "name": surroundings["device"], "count": world.size},
+        "config": compose.resolved(config),
+        "precision": resolve_precision(config.run.precision, world.device),
+        "ceiling": data.ceiling,
+    }

@@ -1,0 +1,126 @@
+"""The command under fire: killed, told to stop, started twice; nothing is lost and results stay equal."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SMALL = [
+    "dataset.num_users=300",
+    "dataset.num_items=120",
+    "model.dim=16",
+    "model.num_layers=1",
+    "model.max_length=20",
+    "method.num_negatives=15",
+    "method.batch_size=32",
+    "evaluation.ks=[10]",
+    "run.max_epochs=6",
+    "run.checkpoint_every_steps=7",
+    "run.log_every=5",
+    "run.device=cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+def command(*words):
+    return [sys.executable, "-m", "effrec_cli", *words]
+
+
+def start(folder, data_root, *more):
+    environment = {**os.environ, "EFFREC_DATA": str(data_root), "OMP_NUM_THREADS": "1"}
+    words = command("train", f"run.dir={folder}", *SMALL, *more)
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def resume(folder, data_root):
+    environment = {**os.environ, "EFFREC_DATA": str(data_root), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command("resume", str(folder)), env=environment, capture_output=True, text=True)
+
+
+def weights(folder):
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def metrics(folder):
+    return json.loads((folder / "result.json").read_text())["metrics"]
+
+
+def wait_for_lines(folder, count, process):
+    """Waits until metrics.jsonl has `count` lines: a moment in training that does not depend on the clock."""
+    path = folder / "metrics.jsonl"
+    while process.poll() is None:
+        if path.exists() and path.read_text().count("\n") >= count:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"ended before it had written {count} lines: {process.communicate()}")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data_root):
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    process = start(folder, data_root)
+    assert process.wait() == 0, process.communicate()
+    return folder
+
+
+@pytest.mark.parametrize("lines", [1, 4, 9])
+def test_killed_and_resumed_ends_with_the_same_bytes(lines, uninterrupted, tmp_path, data_root):
+    folder = tmp_path / "run"
+    process = start(folder, data_root)
+    wait_for_lines(folder, lines, process)
+    process.kill()
+    process.wait()
+    done = resume(folder, data_root)
+    assert done.returncode == 0, done.stderr
+    assert weights(folder) == weights(uninterrupted)
+    assert metrics(folder) == metrics(uninterrupted)
+
+
+def test_told_to_stop_it_saves_and_can_be_resumed(uninterrupted, tmp_path, data_root):
+    folder = tmp_path / "run"
+    process = start(folder, data_root)
+    wait_for_lines(folder, 2, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    done = resume(folder, data_root)
+    assert done.returncode == 0, done.stderr
+    assert weights(folder) == weights(uninterrupted)
+
+
+def test_a_second_process_in_the_folder_is_refused(tmp_path, data_root):
+    folder = tmp_path / "run"
+    first = start(folder, data_root)
+    wait_for_lines(folder, 1, first)
+    second = start(folder, data_root, "run.resume=auto")
+    _, error = second.communicate()
+    first.kill()
+    first.wait()
+    assert second.returncode == 2
+    assert str(first.pid) in error
+
+
+def test_a_finished_run_is_left_alone(uninterrupted, data_root):
+    before = (uninterrupted / "result.json").stat().st_mtime_ns
+    assert resume(uninterrupted, data_root).returncode == 0
+    assert (uninterrupted / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_two_ranks_end_to_end(tmp_path, data_root):
+    folder = tmp_path / "run"
+    process = start(folder, data_root, "run.devices=2")
+    _, error = process.communicate()
+    assert process.returncode == 0, error
+    result = json.loads((folder / "result.json").read_text())
+    assert result["device"]["count"] == 2
+    assert 0 < result["metrics"]["test"]["ndcg@10"] <= 1
