@@ -15,7 +15,7 @@ from effrec_cli.schema.problems import nearest_path
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
-_QUOTES = """quote a value that holds spaces, commas, brackets or quotes twice: 'KEY="a value"'"""
+_QUOTES = """quote twice what holds more than plain letters, digits and signs: 'KEY="a value"'"""
 
 
 @dataclass
@@ -155,8 +155,18 @@ def _unknown_key(key: str, context: Context) -> ConfigError:
         f"There is no setting called '{key}'.",
         where=typed,
         nearest=typed.replace(key, nearest, 1) if nearest else None,
-        fix="effrec train --cfg job shows every key" if not nearest else None,
+        fix=None if nearest else _siblings(key, keys),
     )
+
+
+def _siblings(key: str, keys: list[str]) -> str:
+    parent = key.rpartition(".")[0]
+    names = (
+        {each.rpartition(".")[2] for each in keys if each.rpartition(".")[0] == parent} if parent else set()
+    )
+    if names:
+        return f"keys of {parent}: {', '.join(sorted(names))}"
+    return "effrec train --cfg job shows every key"
 
 
 def _several_values(override: str, context: Context) -> ConfigError:

@@ -47,7 +47,9 @@ def raise_problems(problems: Sequence[Problem], source: str | None = None) -> No
 
 
 def nearest_path(path: str, known: Iterable[str]) -> str | None:
-    """Returns the full key most like `path`: a sibling, then the same last name elsewhere, then any.
+    """Returns the full key most like `path`: a sibling, then a like name elsewhere, then any.
+
+    Initials count as alike: `learning_rate` and `lr`, `wd` and `weight_decay`.
 
     Args:
         path: the key that was given, such as `run.epochs`.
@@ -59,16 +61,30 @@ def nearest_path(path: str, known: Iterable[str]) -> str | None:
     anywhere: dict[str, str] = {}
     for each in paths:
         anywhere.setdefault(_leaf(each), each)
-    return (
+    near = (
         _closest(leaf, siblings, cutoff=0.6)
         or anywhere.get(leaf)
         or _closest(leaf, anywhere, cutoff=0.7)
-        or _closest(path, {each: each for each in paths}, cutoff=0.6)
+        or _by_initials(leaf, siblings)
+        or _by_initials(leaf, anywhere)
     )
+    # With its siblings known, a long common beginning would make any of them look alike.
+    return near or (None if siblings else _closest(path, {each: each for each in paths}, cutoff=0.6))
 
 
 def _leaf(path: str) -> str:
     return path.rpartition(".")[2]
+
+
+def _by_initials(name: str, options: dict[str, str]) -> str | None:
+    for option, path in options.items():
+        if "_" in name + option and (_initials(name) == option or name == _initials(option)):
+            return path
+    return None
+
+
+def _initials(name: str) -> str:
+    return "".join(word[:1] for word in name.split("_"))
 
 
 def _closest(name: str, options: dict[str, str], cutoff: float) -> str | None:

@@ -110,7 +110,7 @@ def _any_of(raw: Any, hint: Any) -> Any:
                 return convert(raw, part)
             except WrongValue as wrong:
                 inside = wrong
-    if isinstance(raw, (list, dict)):
+    if type(raw) in [origin for part in get_args(hint) if (origin := get_origin(part))]:
         raise inside
     raise WrongValue(f"It must be {describe(hint)}, not {shown(raw)}.", fix=inside.fix)
 

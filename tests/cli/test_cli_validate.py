@@ -1,0 +1,181 @@
+"""`effrec validate`: what it knows before a run, and that it neither trains nor downloads."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from effrec_cli import compose, dryrun
+from effrec_cli.data import fetch, load
+from effrec_cli.data.batches import Share
+from effrec_cli.standin import stand_in
+
+TINY = [
+    "dataset.num_users=40",
+    "dataset.num_items=30",
+    "dataset.num_clusters=3",
+    "dataset.interactions_per_user=12",
+    "model.dim=8",
+]
+
+
+@pytest.fixture
+def validate(effrec):
+    """Returns a function that gives the JSON report and the exit code."""
+
+    def call(*overrides):
+        done = effrec("validate", "--json", *overrides)
+        return json.loads(done.out), done.code
+
+    return call
+
+
+def count(model_overrides):
+    """Returns the parameters of the model that a run would build."""
+    from effrec_cli.methods.cce import CCE
+
+    config = compose.compose(model_overrides)
+    return sum(each.numel() for each in CCE(config).build(stand_in(30, "x")).parameters())
+
+
+def test_before_anything_is_prepared(validate, tmp_path):
+    report, code = validate(*TINY)
+    assert code == 0
+    assert report["ok"]
+    assert report["dataset"]["state"] == "generated"
+    assert (report["dataset"]["num_users"], report["dataset"]["num_items"]) == (40, 30)
+    assert report["parameters"]["all"] == report["parameters"]["trainable"] == count(TINY)
+    assert report["config"] == compose.resolved(compose.compose(TINY))
+    assert not list(tmp_path.rglob("*.npy")), "validating prepares nothing"
+    assert not Path("outputs").exists()
+
+
+def test_memory_adds_up(validate):
+    memory = validate(*TINY)[0]["memory"]
+    weights = 4 * count(TINY)
+    assert (memory["weights"], memory["gradients"], memory["optimizer"]) == (weights, weights, 2 * weights)
+    assert memory["activations"] > 0
+    assert memory["total"] == 4 * weights + memory["activations"]
+    assert memory["fits"] == (memory["total"] <= memory["free"])
+    assert "activations are what a forward pass" in memory["how"]
+
+
+def test_sgd_keeps_no_state(validate):
+    assert validate(*TINY, "optimizer.name=sgd")[0]["memory"]["optimizer"] == 0
+
+
+@pytest.mark.parametrize("loss", ["ce", "cce", "ce_sampled", "cce_sampled"])
+def test_activations_are_those_of_a_whole_micro_batch(loss):
+    from effrec_cli.methods.cce import CCE
+
+    config = compose.compose([*TINY, f"method.loss={loss}", "method.batch_size=32", "model.max_length=16"])
+    method, data = CCE(config), stand_in(30, "x")
+    method.prepare(data)
+    method.build(data)
+    estimate = dryrun._activations(config, method, method.batches(data))
+    size, measured = dryrun._kept(method, method.batches(data), Share())
+    assert size == 32
+    assert estimate == pytest.approx(measured, rel=0.1)
+
+
+def test_accumulation_and_devices_share_the_batch(validate):
+    whole, parts = (
+        validate(*TINY, "method.batch_size=32", *more)[0]["memory"]["activations"]
+        for more in ([], ["run.accumulate=4", "run.devices=2"])
+    )
+    assert parts == pytest.approx(whole / 8, rel=0.25)
+
+
+def test_prepared_data_are_used(validate, tmp_path):
+    config = compose.compose(TINY)
+    data = load.load(config.dataset, Path(config.data_root), lambda line: None)
+    report, code = validate(*TINY)
+    assert code == 0
+    dataset = report["dataset"]
+    assert dataset["state"] == "prepared"
+    assert dataset["num_interactions"] == len(data.sequences.items)
+    assert dataset["num_items"] == data.num_items
+    assert dataset["bytes"] == sum(path.stat().st_size for path in data.folder.iterdir())
+
+
+def test_nothing_is_downloaded(validate, effrec, monkeypatch):
+    def refuse(*arguments, **more):
+        raise AssertionError("validate must not download")
+
+    for name in ("urlopen", "download", "fetch"):
+        monkeypatch.setattr(fetch, name, refuse, raising=False)
+    report, code = validate("dataset=ml-20m")
+    assert code == 0
+    assert report["dataset"]["state"] == "absent"
+    assert report["dataset"]["download_bytes"] == 198702078
+    assert report["parameters"] is None
+    sized, _ = validate("dataset=ml-20m", "--items", "26744", "model.dim=64", "method.batch_size=4")
+    assert sized["parameters"]["all"] > 26744 * 64
+    assert "effrec data fetch ml-20m" in effrec("validate", "dataset=ml-20m").out
+
+
+def test_a_method_without_a_network(validate):
+    report, code = validate("method=pop")
+    assert code == 0
+    assert report["parameters"] == {"all": 0, "trainable": 0}
+    assert report["memory"] is None
+
+
+def test_a_run_that_cannot_fit_is_exit_4(effrec, validate, monkeypatch):
+    monkeypatch.setattr(dryrun, "free_bytes", lambda device: 1000)
+    report, code = validate(*TINY)
+    assert code == 4
+    assert not report["ok"]
+    done = effrec("validate", *TINY)
+    assert done.code == 4
+    assert "does NOT fit" in done.out
+    assert "run.accumulate=2" in done.out
+
+
+def test_huge_models_are_counted_and_not_built(validate, monkeypatch):
+    monkeypatch.setattr(dryrun, "LARGEST_CATALOGUE", 29)
+    report, _ = validate(*TINY)
+    assert report["parameters"]["all"] == count(TINY)
+    assert report["memory"]["activations"] is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "says"),
+    [
+        (["dataset=table", "dataset.path=nope.csv"], 2, "nope.csv"),
+        (["dataset=table"], 2, "dataset.path"),
+        (["method.num_negatives=0"], 2, "method.num_negatives"),
+        (["model=none"], 2, "model=none"),
+    ],
+)
+def test_what_could_not_run_is_refused(validate, overrides, code, says):
+    report, found = validate(*overrides)
+    assert found == code == report["error"]["exit_code"]
+    assert not report["ok"]
+    assert says in json.dumps(report["error"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there(validate):
+    assert validate("run.device=cuda")[1] == 6
+
+
+def test_a_folder_that_is_taken(validate):
+    Path("mine").mkdir()
+    Path("mine/status.json").write_text("{}")
+    assert validate(*TINY, "run.dir=mine")[1] == 2
+    assert validate(*TINY, "run.dir=mine", "run.resume=auto")[1] == 0
+
+
+def test_text(effrec):
+    done = effrec("validate", *TINY)
+    assert done.code == 0
+    for text in (
+        "parameters",
+        "weights",
+        "activations",
+        "disk free",
+        "next: effrec train dataset.num_users=40",
+    ):
+        assert text in done.out
