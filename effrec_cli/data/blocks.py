@@ -25,11 +25,13 @@ class Column:
         role: what it is for: user, item, time, rating, label or title.
         name: what the file calls it.
         kind: what it holds.
+        otherwise: what else than mending or dropping a malformed row may be done.
     """
 
     role: str
     name: str
     kind: Kind
+    otherwise: str = ""
 
 
 @dataclass
@@ -46,12 +48,11 @@ class BadRows:
     dropped: int = 0
     read: int = 0
 
-    def meet(self, what: str, where: str) -> None:
+    def meet(self, what: str, where: str, otherwise: str = "") -> None:
         """Counts a malformed row, or raises DataError about it, as the rule says."""
         if self.rule == "error":
-            raise DataError(
-                what, where=where, fix="mend the row, or leave such rows out by dataset.bad_rows=drop"
-            )
+            fix = "mend the row, or leave such rows out by dataset.bad_rows=drop"
+            raise DataError(what, where=where, fix=f"{fix}, or {otherwise}" if otherwise else fix)
         self.dropped += 1
 
 
@@ -79,6 +80,7 @@ def careful_row(
             bad.meet(
                 f"A value of column '{column.name}' {error}.",
                 f"{place}, column '{column.name}', value '{shown}'",
+                column.otherwise,
             )
             return None
     return values

@@ -102,7 +102,7 @@ def open_cache(folder: Path) -> RecData:
     return data
 
 
-def assemble(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], folder: Path) -> RecData:
+def assemble(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], folder: Path | None) -> RecData:
     """Returns the dataset that a manifest and its arrays make."""
     valid, test = (
         EvalCases(*(arrays[f"{part}.{name}"] for name in _CASE_FIELDS)) for part in ("valid", "test")

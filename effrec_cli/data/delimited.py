@@ -141,6 +141,8 @@ def _fast(lines: _Lines, dialect: Dialect, names: list[str], columns: Sequence[C
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
+    if dialect.quoted and _has_open_quote(lines):
+        return None  # Arrow would take all lines from there on for one value, and say nothing.
     gap = len(dialect.separator) - 1
     read_names = [part for name in names for part in (name, *(f"\0{name}{i}" for i in range(gap)))]
     read_names = read_names[: len(read_names) - gap]
@@ -193,22 +195,32 @@ def _careful(
 
 
 def _records(lines: _Lines, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
-    """Yields each record's first line and its fields, none where a quote never ends; no blank lines."""
-    text = io.StringIO(lines.data.decode("utf-8", errors="surrogateescape"), newline="")
-    if not dialect.quoted:
-        for number, line in enumerate(text, lines.first):
-            if line.strip("\r\n"):
-                yield number, line.rstrip("\r\n").split(dialect.separator)
+    """Yields each record's first line and its fields, none where it cannot be read; no blank lines."""
+    text = list(io.StringIO(lines.data.decode("utf-8", errors="surrogateescape"), newline=""))
+    if dialect.quoted:
+        yield from _quoted_records(text, lines, dialect)
         return
-    reader = csv.reader(text, delimiter=dialect.separator)
-    while True:
-        number = lines.first + reader.line_num
+    for number, line in enumerate(text, lines.first):
+        if line.strip("\r\n"):
+            yield number, line.rstrip("\r\n").split(dialect.separator)
+
+
+def _quoted_records(text: list[str], lines: _Lines, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """Yields records as `_records` does; after a quote that never closes, goes on with the next line."""
+    at = 0
+    while at < len(text):
+        start = at
+        reader = csv.reader(text[start:], delimiter=dialect.separator, strict=_has_open_quote(lines))
         try:
-            fields = next(reader)
-        except StopIteration:
-            return
+            for fields in reader:
+                if fields:
+                    yield lines.first + at, fields
+                at = start + reader.line_num
         except csv.Error:
-            yield number, []
-            continue
-        if fields:
-            yield number, fields
+            yield lines.first + at, []
+            at += 1
+
+
+def _has_open_quote(lines: _Lines) -> bool:
+    """Returns whether some quote in these lines has no partner."""
+    return lines.data.count(b'"') % 2 == 1

@@ -184,4 +184,4 @@ def _check(part: Path, remote: Remote) -> None:
         raise _SourceError(f"the file has {size:,} bytes instead of {remote.size:,}")
     differs = check_digest(part, remote.digest) if remote.digest else None
     if differs:
-        raise _SourceError(f"the file's digest is {differs}, published is {remote.digest}")
+        raise _SourceError(f"the file's digest is {differs} instead of {remote.digest}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +67,25 @@ class RawFiles:
         with self._lock(say, "downloading"):
             if self.present:
                 return
-            archive = self.folder.with_name(f"{self.name}.archive")
             recorded = (read_json(self.data_root / _RECORDED) or {}).get(self.name)
-            digest = remote.digest or recorded
-            fetch(Remote(remote.name, remote.urls, remote.size, digest, remote.license), archive, say)
-            if digest is None:
-                digest = self._record(archive, say)
-            origin = {"from": list(remote.urls), "archive_digest": digest, "license": remote.license}
-            self._install(archive, origin)
-            archive.unlink()
-            say(f"Unpacked {self.name} into {self.folder}")
+            archive = self.folder.with_name(f"{self.name}.archive")
+            fetch(replace(remote, digest=remote.digest or recorded), archive, say)
+            try:
+                self._install_archive(archive, remote, recorded, say)
+            finally:
+                archive.unlink()
 
-    def _record(self, archive: Path, say: Say) -> str:
-        """Records the digest of an archive that has no published one; later downloads must have the same."""
-        digest = f"sha256:{hash_file(archive)}"
-        known = read_json(self.data_root / _RECORDED) or {}
-        write_json(self.data_root / _RECORDED, {**known, self.name: digest})
-        say(f"  no digest is published; recorded on first use: {digest}")
-        return digest
+    def _install_archive(self, archive: Path, remote: Remote, recorded: str | None, say: Say) -> None:
+        digest = remote.digest or recorded or f"sha256:{hash_file(archive)}"
+        origin = {"from": list(remote.urls), "archive_digest": digest, "license": remote.license}
+        self._install(archive, origin)
+        say(f"Unpacked {self.name} into {self.folder}")
+        if remote.digest is None and recorded is None:
+            known = read_json(self.data_root / _RECORDED) or {}
+            write_json(self.data_root / _RECORDED, {**known, self.name: digest})
+            say(
+                f"  no digest is published; recorded on first use: {digest}; later downloads must have it too"
+            )
 
     def import_from(self, path: Path, published: str | None, say: Say) -> None:
         """Copies the raw files out of a folder or an archive; `path` itself stays as it is.
@@ -125,9 +126,9 @@ class RawFiles:
         return bare in (*self.required, *self.optional) or _PAPERS.match(bare) is not None
 
     def _copy(self, folder: Path, aside: Path) -> None:
-        """Copies the wanted files of a folder, or of the one folder inside it that has them."""
+        """Copies the wanted files of a folder, or of a folder inside it that has more of them."""
         homes = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
-        home = next((h for h in homes if all((h / name).is_file() for name in self.required)), folder)
+        home = max(homes, key=lambda h: sum((h / name).is_file() for name in self.required))
         for file in sorted(home.iterdir()):
             if file.is_file() and self._wanted(file.name):
                 shutil.copyfile(file, aside / file.name)

@@ -26,6 +26,8 @@ from effrec_cli.schema.dataset_table import TableConfig
 _ROLES = ("user", "item", "time", "rating", "label", "title")
 _READING = (*_ROLES, "separator", "bad_rows", "ids", "time_unit")
 
+_NAMES_INSTEAD = "read ids as names by dataset.ids=text"
+
 LONGEST_TITLE = 512
 """Characters of a title that are kept; one long text would widen the array of all."""
 
@@ -144,7 +146,11 @@ class TableSource:
         named = {role: getattr(config, role) for role in _ROLES}
         if config.items_path is not None:
             named["title"] = None
-        return [Column(role, name, kinds[role]) for role, name in named.items() if name is not None]
+        return [
+            Column(role, name, kinds[role], _NAMES_INSTEAD if role in ("user", "item") else "")
+            for role, name in named.items()
+            if name is not None
+        ]
 
     def _id_kind(self, path: Path, name: str) -> Kind:
         return id_kind(self._samples(path, name), self.config.ids)

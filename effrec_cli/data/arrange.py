@@ -1,0 +1,108 @@
+"""From a source's raw rows to the final arrays, in memory: read, order, filter, number, split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from effrec_cli.data.cache import case_arrays
+from effrec_cli.data.filters import drop_duplicates, drop_low_ratings, drop_rare
+from effrec_cli.data.layout import Layout, lay_out
+from effrec_cli.data.order import sort_rows
+from effrec_cli.data.rows import Collected, collect
+from effrec_cli.data.source import Say, Source
+from effrec_cli.schema.dataset_base import DatasetConfig
+
+TICKS_PER_SECOND = "ticks_per_second"
+"""A source may carry this attribute when its times are finer than seconds: rows are ordered by ticks, and
+stored in whole seconds."""
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """A dataset in memory, but for what lies beside the interactions.
+
+    Attributes:
+        arrays: the arrays of a prepared folder, by name; None where the source has no such column.
+        protocol: how the split was made.
+        stats: rows read, kept, and dropped by reason.
+    """
+
+    arrays: dict[str, NDArray[Any] | None]
+    protocol: dict[str, Any]
+    stats: dict[str, Any]
+
+
+def arrange(source: Source, config: DatasetConfig, say: Say) -> Arranged:
+    """Reads a source and returns its rows filtered, ordered, numbered and split.
+
+    Raises:
+        ConfigError: a setting asks for what the data have not.
+        DataError: a malformed row, or no data left for the split.
+    """
+    collected = collect(source, say)
+    read = len(collected.rows)
+    say(f"  {read:,} rows read; ordering and filtering")
+    dropped = _filter(collected, config)
+    _to_seconds(collected, source)
+    layout = lay_out(collected, config)
+    stats = _stats(source, layout, read, dropped)
+    say(f"  {_summary(stats)}")
+    return Arranged(_arrays(layout), layout.split.protocol, stats)
+
+
+def _filter(collected: Collected, config: DatasetConfig) -> dict[str, int]:
+    """Orders and filters the rows in place, and returns how many went for which reason."""
+    rows, settings = collected.rows, config.filter
+    low = drop_low_ratings(rows, settings.min_rating)
+    sort_rows(rows)
+    twice = drop_duplicates(rows, settings.duplicates, len(collected.item_ids))
+    rare, short = drop_rare(rows, settings, len(collected.user_ids), len(collected.item_ids))
+    return {
+        "rated_below_min_rating": low,
+        "duplicates": twice,
+        "items_below_min_item_count": rare,
+        "users_below_min_user_count": short,
+    }
+
+
+def _to_seconds(collected: Collected, source: Source) -> None:
+    ticks = getattr(source, TICKS_PER_SECOND, 1)
+    if collected.rows.times is not None and ticks != 1:
+        collected.rows.times //= ticks
+
+
+def _stats(source: Source, layout: Layout, read: int, dropped: dict[str, int]) -> dict[str, Any]:
+    """Returns the counts of a dataset; the reader's keys `dropped_*` join the dropped rows."""
+    reader = dict(source.stats())
+    drops = [key for key in reader if key.startswith("dropped_")]
+    by_reader = {key.removeprefix("dropped_"): reader.pop(key) for key in drops}
+    return {
+        "rows_read": reader.pop("rows_read", read + sum(by_reader.values())),
+        "rows_kept": len(layout.rows),
+        "dropped": {**by_reader, **dropped},
+        "split": dict(layout.split.counts),
+        "reader": reader,
+    }
+
+
+def _summary(stats: dict[str, Any]) -> str:
+    lost = ", ".join(f"{count:,} {reason}" for reason, count in stats["dropped"].items() if count)
+    return f"{stats['rows_kept']:,} rows stay" + (f"; dropped: {lost}" if lost else "")
+
+
+def _arrays(layout: Layout) -> dict[str, NDArray[Any] | None]:
+    rows, split = layout.rows, layout.split
+    return {
+        "offsets": layout.offsets,
+        "items": rows.items,
+        "times": rows.times,
+        "ratings": rows.ratings,
+        "train_end": split.train_end,
+        "user_ids": layout.user_ids,
+        "item_ids": layout.item_ids,
+        **case_arrays("valid", split.valid),
+        **case_arrays("test", split.test),
+    }

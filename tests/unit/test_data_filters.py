@@ -1,0 +1,121 @@
+"""The order of rows, and which of them stay."""
+
+import numpy as np
+import pytest
+from data_helpers import as_training, prepared, raw_items
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effrec_cli.data.filters import drop_duplicates, drop_rare
+from effrec_cli.data.order import sort_rows
+from effrec_cli.data.rows import Rows
+from effrec_cli.errors import ConfigError, DataError
+from effrec_cli.schema.dataset_base import FilterConfig
+
+PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=40)
+
+
+def rows_of(pairs, times=None, parts=None):
+    users, items = zip(*pairs, strict=True)
+    return Rows(
+        np.array(users, np.int32),
+        np.array(items, np.int32),
+        None if times is None else np.array(times, np.int64),
+        parts=None if parts is None else np.array(parts, np.int8),
+    )
+
+
+def pairs_of(rows):
+    return list(zip(rows.users.tolist(), rows.items.tolist(), strict=True))
+
+
+@given(st.data(), st.sampled_from([1, 2**40, 2**61]))
+def test_order_is_user_part_time_then_place_in_the_file(data, scale):
+    count = data.draw(st.integers(1, 30))
+    users = data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    times = [t * scale for t in data.draw(st.lists(st.integers(-2, 1), min_size=count, max_size=count))]
+    parts = data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
+    rows = rows_of([(user, place) for place, user in enumerate(users)], times, parts)
+    sort_rows(rows)
+    expected = sorted(range(count), key=lambda place: (users[place], parts[place], times[place], place))
+    assert rows.items.tolist() == expected
+
+
+def test_rows_without_times_keep_the_order_of_the_file():
+    rows = [(2, 30, 0, 1), (1, 10, 0, 1), (2, 20, 0, 1), (1, 40, 0, 1), (2, 10, 0, 1)]
+    data = prepared(rows, columns=())
+    assert raw_items(data, 0, 5) == [10, 40, 30, 20, 10]
+    assert data.sequences.times is None
+    assert data.sequences.ratings is None
+
+
+@given(PAIRS, st.sampled_from(["first", "last", "keep"]))
+def test_duplicates_keep_one_of_each_pair(pairs, rule):
+    rows = rows_of(sorted(pairs, key=lambda pair: pair[0]))
+    before = pairs_of(rows)
+    rows.ratings = np.arange(len(before), dtype=np.float32)
+    dropped = drop_duplicates(rows, rule, 6)
+    if rule == "keep":
+        expected = list(enumerate(before))
+    elif rule == "first":
+        expected = [(at, pair) for at, pair in enumerate(before) if pair not in before[:at]]
+    else:
+        expected = [(at, pair) for at, pair in enumerate(before) if pair not in before[at + 1 :]]
+    assert list(zip(rows.ratings.tolist(), pairs_of(rows), strict=True)) == expected
+    assert dropped == len(before) - len(expected)
+
+
+@given(PAIRS, st.integers(1, 4), st.integers(1, 4))
+def test_once_drops_rare_items_and_then_short_users(pairs, least_item, least_user):
+    rows = rows_of(pairs)
+    settings = FilterConfig(min_item_count=least_item, min_user_count=least_user, k_core="once")
+    by_item, by_user = drop_rare(rows, settings, 5, 6)
+    frequent = [p for p in pairs if sum(q[1] == p[1] for q in pairs) >= least_item]
+    expected = [p for p in frequent if sum(q[0] == p[0] for q in frequent) >= least_user]
+    assert pairs_of(rows) == expected
+    assert (by_item, by_user) == (len(pairs) - len(frequent), len(frequent) - len(expected))
+
+
+@given(PAIRS, st.integers(1, 4), st.integers(1, 4))
+def test_iterative_leaves_the_largest_core(pairs, least_item, least_user):
+    rows = rows_of(pairs)
+    drop_rare(
+        rows, FilterConfig(min_item_count=least_item, min_user_count=least_user, k_core="iterative"), 5, 6
+    )
+    core = pairs
+    while True:
+        smaller = [p for p in core if sum(q[1] == p[1] for q in core) >= least_item]
+        smaller = [p for p in smaller if sum(q[0] == p[0] for q in smaller) >= least_user]
+        if smaller == core:
+            break
+        core = smaller
+    assert pairs_of(rows) == core
+
+
+def test_once_may_leave_an_item_below_its_count_and_iterative_does_not():
+    rows = [(1, 1, 0, 5), (1, 2, 1, 5), (2, 1, 2, 5), (3, 2, 3, 5), (3, 3, 4, 5), (4, 3, 5, 5), (4, 1, 6, 5)]
+    once = prepared(rows, min_item_count=2, min_user_count=2)
+    assert once.train_counts().tolist() == [2, 2, 2]
+    core = prepared(rows, min_item_count=3, min_user_count=1, k_core="iterative")
+    assert core.items.ids.tolist() == [1]
+
+
+def test_low_ratings_go_before_anything_is_counted():
+    rows = [(1, 1, 0, 3.5), (1, 2, 1, 4.0), (1, 3, 2, 5.0), (2, 1, 0, 1.0), (2, 2, 1, 4.0)]
+    data = prepared(rows, min_rating=4.0, min_user_count=2)
+    assert as_training(data) == {1: [2, 3]}
+    assert data.stats["dropped"]["rated_below_min_rating"] == 2
+    assert data.stats["dropped"]["users_below_min_user_count"] == 1
+    assert data.stats["rows_read"] == 5
+    assert data.stats["rows_kept"] == 2
+
+
+def test_a_rating_threshold_without_ratings_is_an_error():
+    with pytest.raises(ConfigError, match="no ratings"):
+        prepared([(1, 1, 0, 0)], columns=("time",), min_rating=3.0)
+
+
+def test_nothing_left_is_an_error_that_names_the_filter():
+    with pytest.raises(DataError, match="No interaction is left") as caught:
+        prepared([(1, 1, 0, 1)], min_user_count=2)
+    assert "min_user_count" in caught.value.fix
