@@ -79,10 +79,18 @@ def _print_result(found: result.Result) -> None:
     for table in (metrics_table(found), cost_table(found)):
         say("")
         print_table(table)
-    protocol = ", ".join(f"{key}: {value}" for key, value in found.protocol.items())
-    say(f"\nprotocol  {protocol}")
+    say(f"\nprotocol  {protocol_words(found.protocol)}")
     say(f"dataset   {found.dataset.get('name')} {found.dataset.get('hash')}")
     say(f"code      {found.commit}, kernel {found.kernel}")
+
+
+def protocol_words(protocol: dict[str, Any]) -> str:
+    """Returns the stamp in one line, without the lists of what was measured."""
+    flat = {key: value for key, value in protocol.items() if not isinstance(value, dict | list)}
+    split = protocol.get("split", {})
+    inside = split if isinstance(split, dict) else {"kind": split}
+    words = [str(inside.get("kind")), *(f"{key} {inside[key]}" for key in inside if key != "kind")]
+    return ", ".join([*words, *(f"{key}: {value}" for key, value in flat.items())])
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:

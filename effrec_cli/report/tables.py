@@ -89,11 +89,9 @@ def _share(score: float | None, ceiling: float | None) -> str:
 
 
 def _epochs(result: Result) -> str:
-    return (
-        "the only one, warm-up included"
-        if result.cost.first_epoch_counted
-        else f"median of {result.cost.epochs}"
-    )
+    if result.cost.first_epoch_counted:
+        return "the only one, warm-up included"
+    return f"median of {result.cost.epochs - 1}, the first left out"
 
 
 def _parameters(result: Result) -> str:
