@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from effrec_cli import artifacts, compose, distributed, env, launch, registry, result
 from effrec_cli.data.batches import Batches, Share
@@ -28,6 +29,8 @@ from effrec_cli.report.tables import print_result
 from effrec_cli.rundir import new_run_dir
 from effrec_cli.runfolder import RunFolder
 from effrec_cli.schema import Config
+
+OVERRIDES = "overrides.yaml"
 
 
 def run(config: Config, overrides: list[str]) -> result.Result:
@@ -68,8 +71,8 @@ def resume(path: Path) -> result.Result:
     """
     config = compose.from_yaml(path / "config.yaml")
     config.run = dataclasses.replace(config.run, dir=str(path), resume="auto")
-    kept = RunFolder(path).read_json("overrides.json")
-    return run(config, kept if isinstance(kept, list) else [])
+    kept = path / OVERRIDES
+    return run(config, yaml.safe_load(kept.read_text()) if kept.is_file() else [])
 
 
 def run_rank(path: Path, world: World) -> None:
@@ -170,7 +173,7 @@ def _settled(config: Config) -> Path:
 
 def _keep_settings(folder: RunFolder, config: Config, overrides: list[str]) -> None:
     write_bytes(folder.path / "config.yaml", compose.to_yaml(config).encode())
-    folder.write_json("overrides.json", overrides)
+    write_bytes(folder.path / OVERRIDES, yaml.safe_dump(overrides).encode())
     folder.write_json("env.json", env.describe(env.resolve_device(config.run.device)))
 
 
