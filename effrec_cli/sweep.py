@@ -15,8 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from effrec_cli.compose import checked
-from effrec_cli.errors import ConfigError, Interrupted
-from effrec_cli.jobs import DONE, Outcome, SweepJob, SweepStopped
+from effrec_cli.errors import ConfigError
+from effrec_cli.jobprocess import KEYBOARD
+from effrec_cli.jobs import SweepJob, SweepStopped
+from effrec_cli.outcomes import DONE, Outcome
 from effrec_cli.screen import table
 
 OUTCOMES = "jobs"
@@ -36,6 +38,12 @@ def sweep(hydra: Hydra, config_name: str, overrides: list[str]) -> int:
     Raises:
         ConfigError: a job's settings are wrong, or the jobs would share one folder.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "A sweep starts its own processes; it cannot be started once by every rank of torchrun.",
+            where="-m",
+            fix="without torchrun: effrec train -m run.devices=N ...",
+        )
     hydra.config_loader = CheckedLoader(hydra.config_loader.get_search_path())
     typed = [*overrides, "hydra.mode=MULTIRUN"]
     master = hydra.compose_config(config_name, list(typed), RunMode.MULTIRUN)
@@ -44,10 +52,10 @@ def sweep(hydra: Hydra, config_name: str, overrides: list[str]) -> int:
     stopped = 0
     try:
         hydra.multirun(config_name, SweepJob(folder / OUTCOMES), [*typed, *placement])
-    except SweepStopped:
-        stopped = Interrupted.exit_code
+    except SweepStopped as stop:
+        stopped = stop.exit_code
     except KeyboardInterrupt:
-        stopped = 130
+        stopped = KEYBOARD
     finally:
         _remove_unused(folder)
     return _conclude(folder, stopped)

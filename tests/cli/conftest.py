@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from effrec_cli import app
+from effrec_cli import app, jobprocess
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,4 +79,5 @@ def stub_run(own_folder, monkeypatch):
 
     stub.run, stub.resume = run, lambda folder: stub.resumed.append(folder)
     monkeypatch.setitem(sys.modules, "effrec_cli.run", stub)
+    monkeypatch.setattr(jobprocess, "perform_apart", jobprocess.perform)
     return stub

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from effrec_cli.errors import DataError, Interrupted
-from effrec_cli.jobs import Outcome
+from effrec_cli.outcomes import Outcome
 
 
 def the_sweep():
@@ -167,3 +167,28 @@ def test_a_job_can_travel_to_another_process():
     assert job.outcomes == Path("x")
     loader = pickle.loads(pickle.dumps(CheckedLoader(create_config_search_path(None))))
     assert isinstance(loader, CheckedLoader)
+
+
+def test_torchrun_cannot_start_a_sweep(effrec, stub_run, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = effrec("train", "-m", "seed=1,2")
+    assert done.code == 2
+    assert "run.devices=N" in done.err
+    assert not stub_run.calls
+
+
+@pytest.mark.slow
+def test_a_sweep_that_really_trains(effrec_process, tmp_path):
+    tiny = [
+        "dataset.num_users=60",
+        "dataset.num_items=40",
+        "dataset.num_clusters=4",
+        "run.max_steps=2",
+        "model.dim=8",
+    ]
+    done = effrec_process("train", "-m", "seed=1,2", *tiny)
+    assert done.returncode == 0, done.stderr
+    for outcome in Outcome.read_all(the_sweep() / "jobs"):
+        result = json.loads((Path(outcome.folder) / "result.json").read_text())
+        assert result["metrics"]["test"]["ndcg@10"] == outcome.test
+        assert result["metrics"]["valid"]["ndcg@10"] == outcome.valid
