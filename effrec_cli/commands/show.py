@@ -86,11 +86,11 @@ def _print_result(found: result.Result) -> None:
 
 def protocol_words(protocol: dict[str, Any]) -> str:
     """Returns the stamp in one line, without the lists of what was measured."""
-    flat = {key: value for key, value in protocol.items() if not isinstance(value, dict | list)}
+    said = (key for key, value in protocol.items() if key != "split" and not isinstance(value, list))
     split = protocol.get("split", {})
     inside = split if isinstance(split, dict) else {"kind": split}
     words = [str(inside.get("kind")), *(f"{key} {inside[key]}" for key in inside if key != "kind")]
-    return ", ".join([*words, *(f"{key}: {value}" for key, value in flat.items())])
+    return ", ".join([*words, *(f"{key}: {protocol[key]}" for key in said)])
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
