@@ -1,0 +1,76 @@
+"""Says what was asked for when memory runs out, how much there is, and which setting halves it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from effrec_cli.errors import OutOfMemoryError
+from effrec_cli.schema import Config
+
+_SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
+_ASKED = re.compile(r"allocate\s+([\d.]+\s*(?:[KMGT]?i?B|bytes))", re.IGNORECASE)
+
+
+@contextmanager
+def explained(config: Config, device: torch.device, *, validating: bool = False) -> Iterator[None]:
+    """Turns running out of memory inside into OutOfMemoryError (exit 4) with the setting that helps.
+
+    Args:
+        config: the run's settings.
+        device: where it computes.
+        validating: whether it is validation that runs inside, whose memory other settings rule.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as fault:
+        if not _is_out_of_memory(fault):
+            raise
+        asked = _ASKED.search(str(fault))
+        raise OutOfMemoryError(
+            f"Out of memory while {'validating' if validating else 'training'}:"
+            f" {asked[1] if asked else 'more than there is'} was asked for, {_available(device)}.",
+            where=str(device),
+            fix=_validation_fix(config) if validating else _training_fix(config),
+        ) from fault
+
+
+def _is_out_of_memory(fault: Exception) -> bool:
+    if isinstance(fault, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(sign in str(fault) for sign in _SIGNS)
+
+
+def _available(device: torch.device) -> str:
+    """Returns how much memory the device has, in words."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return f"{_gib(free)} of {_gib(total)} are free on {torch.cuda.get_device_name(device)}"
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        with open("/proc/meminfo") as file:  # noqa: PTH123
+            kib = re.search(r"MemAvailable:\s+(\d+)", file.read())
+        return f"{_gib(int(kib[1]) * 1024)} of {_gib(total)} are free"  # type: ignore[index]
+    return f"this machine has {_gib(total)}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _training_fix(config: Config) -> str:
+    twice = f"run.accumulate={2 * config.run.accumulate} halves what a step holds and keeps the result"
+    batch_size = getattr(config.method, "batch_size", 1)
+    if batch_size >= 2:
+        return f"{twice}; or method.batch_size={batch_size // 2}, which changes it"
+    return twice
+
+
+def _validation_fix(config: Config) -> str:
+    rows = config.evaluation.block_rows
+    return f"evaluation.block_rows={max(1, rows // 2) if rows else 32} scores fewer users at once"
