@@ -78,21 +78,22 @@ def new_folder(target: Path) -> Iterator[Path]:
     A folder already called `target` stays readable until the new one takes its place. Callers hold a lock.
     """
     aside = target.with_name(f".{target.name}.building")
+    shutil.rmtree(aside, ignore_errors=True)
     with disk_faults(target):
-        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        try:
-            yield aside
-            for path in [*aside.rglob("*"), aside]:
-                sync(path)
+    try:
+        yield aside
+        with disk_faults(target):
             _publish(aside, target)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def _publish(aside: Path, target: Path) -> None:
-    """Renames `aside` to `target`; what was there goes after the new folder is in place."""
+    """Renames `aside`, once it is on the disk, to `target`; what was there goes afterwards."""
+    for path in [*aside.rglob("*"), aside]:
+        sync(path)
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

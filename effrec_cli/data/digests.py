@@ -6,7 +6,7 @@ from pathlib import Path
 
 from effrec_cli.data.atomic import read_json, write_json
 from effrec_cli.data.cache import hash_file
-from effrec_cli.errors import EnvironmentFault
+from effrec_cli.errors import DataError, EnvironmentFault
 
 _INDEX = "digests.json"
 
@@ -15,6 +15,9 @@ def digest_of(path: Path, data_root: Path) -> str:
     """Returns the sha256 of a file's content, from the index while its size and time of change are the same.
 
     An index that cannot be written (a shared, read-only data root) costs hashing again, nothing else.
+
+    Raises:
+        DataError: the file cannot be read.
     """
     index = read_json(data_root / _INDEX) or {}
     key, stat = str(path.resolve()), path.stat()
@@ -22,7 +25,10 @@ def digest_of(path: Path, data_root: Path) -> str:
     known = index.get(key)
     if isinstance(known, dict) and known == {**now, "sha256": known.get("sha256")}:
         return str(known["sha256"])
-    digest = hash_file(path)
+    try:
+        digest = hash_file(path)
+    except OSError as error:
+        raise DataError("This file cannot be read.", where=f"{path}: {error.strerror}") from error
     index = read_json(data_root / _INDEX) or {}
     index[key] = {**now, "sha256": digest}
     try:

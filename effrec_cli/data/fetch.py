@@ -120,11 +120,17 @@ def _from_source(url: str, remote: Remote, target: Path, say: Say) -> None:
                 raise
         except _BROKEN as error:
             if isinstance(error, urllib.error.HTTPError) or attempt == _TRIES - 1:
-                raise _SourceError(str(error) or type(error).__name__) from error
+                raise _SourceError(_reason(error)) from error
         else:
             part.replace(target)
             return
     raise _SourceError("broke off again and again")
+
+
+def _reason(error: Exception) -> str:
+    """Returns what went wrong in a few words; urllib wraps the cause of an unreachable server."""
+    cause = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
+    return str(cause) or type(cause).__name__
 
 
 def _transfer(url: str, part: Path, start: int, remote: Remote, say: Say) -> None:

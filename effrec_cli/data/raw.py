@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effrec_cli.data.archive import unpack
-from effrec_cli.data.atomic import locked, new_folder, read_json, write_json
+from effrec_cli.data.atomic import disk_faults, locked, new_folder, read_json, write_json
 from effrec_cli.data.cache import hash_file
 from effrec_cli.data.digests import digest_of
 from effrec_cli.data.fetch import Remote, check_digest, fetch
@@ -131,7 +131,8 @@ class RawFiles:
         home = max(homes, key=lambda h: sum((h / name).is_file() for name in self.required))
         for file in sorted(home.iterdir()):
             if file.is_file() and self._wanted(file.name):
-                shutil.copyfile(file, aside / file.name)
+                with disk_faults(aside):
+                    shutil.copyfile(file, aside / file.name)
 
     def _require(self, aside: Path, path: Path) -> None:
         missing = [name for name in self.required if not (aside / name).is_file()]

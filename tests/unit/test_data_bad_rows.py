@@ -195,6 +195,17 @@ def test_a_null_in_parquet_is_missing(tmp_path):
     assert as_training(data) == {1: ["a"]}
 
 
+def test_a_file_that_may_not_be_read_is_told_by_its_name(tmp_path, monkeypatch):
+    path = written(tmp_path, "1,2", header="user,item\n")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("effrec_cli.data.digests.hash_file", refuse)
+    error = failing(config_of(path, time=None, rating=None), tmp_path)
+    assert error.where == f"{path}: Permission denied"
+
+
 def test_a_cut_parquet_file(tmp_path):
     path = parquet(tmp_path, user=[1], item=[2])
     path.write_bytes(path.read_bytes()[:-20])

@@ -1,0 +1,178 @@
+"""`effrec data`: the datasets that can be named, and what of them is on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from effrec_cli.compose import CONFIG_NAME, Folders, checked, compose, opened
+from effrec_cli.data.describe import describe
+from effrec_cli.data.fetch import megabytes
+from effrec_cli.data.load import load, open_source
+from effrec_cli.data.store import holding
+from effrec_cli.errors import ConfigError, DataError
+from effrec_cli.report.description import tables
+from effrec_cli.report.layout import Column, Table, print_table
+from effrec_cli.schema import Config
+
+
+def main(argv: list[str]) -> int:
+    """Runs `effrec data ARGV` and returns the exit code.
+
+    Raises:
+        ConfigError: no such dataset, path or setting.
+        DataError: data that cannot be had, are malformed or damaged.
+    """
+    options = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="effrec data", description="The datasets on this machine.")
+    verbs = parser.add_subparsers(required=True, metavar="ls|fetch|import|describe|verify")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.set_defaults(run=run)
+        added.add_argument("--config-dir", "-cd", metavar="DIR", help="with YAML groups of your own")
+        return added
+
+    _with_json(verb("ls", _ls, "list the datasets that a run can name, and their state"))
+    _with_name(verb("fetch", _fetch, "download a dataset, without training on it"))
+    given = verb("import", _import, "take a dataset from a folder or archive that you have")
+    given.add_argument("name", metavar="NAME", help="the dataset it is, such as ml-20m")
+    given.add_argument("path", metavar="PATH", type=Path, help="folder, .zip or .tar.gz")
+    given.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    _with_json(_with_name(verb("describe", _describe, "prepare a dataset and show its statistics")))
+    _with_json(_with_name(verb("verify", _verify, "hash all files of a dataset and compare")))
+    return parser
+
+
+def _with_name(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("name", metavar="NAME", help="as in dataset=NAME")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="such as dataset.split.kind=global_time"
+    )
+    return parser
+
+
+def _with_json(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def _say(line: str) -> None:
+    """Tells how the work goes, beside the result on standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _composed(options: argparse.Namespace) -> Config:
+    return compose([f"dataset={options.name}", *options.overrides], options.config_dir)
+
+
+def _ls(options: argparse.Namespace) -> int:
+    found = [_entry(config) for config in _all_datasets(options.config_dir)]
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    headers = ("name", "state", "on disk", "to fetch", "licence")
+    rows = [
+        [_shown(entry[key]) for key in ("name", "state", "bytes", "download_bytes", "license")]
+        for entry in found
+    ]
+    columns = [Column(header, right=header in ("on disk", "to fetch")) for header in headers]
+    print_table(Table("Datasets", columns, rows, notes=["use: effrec train dataset=NAME"]))
+    return 0
+
+
+def _all_datasets(config_dir: str | None) -> list[Config]:
+    """Returns the settings of every dataset, effrec's own and those of a user's folder."""
+    from hydra.types import RunMode
+
+    with opened(Folders(extra=config_dir), []) as hydra:
+        names = sorted(hydra.config_loader.get_group_options("dataset"))
+        return [
+            checked(hydra.compose_config(CONFIG_NAME, [f"dataset={name}"], RunMode.RUN)) for name in names
+        ]
+
+
+def _entry(config: Config) -> dict[str, Any]:
+    found = holding(config.dataset, Path(config.data_root))
+    absent = found.state == "absent"
+    return {
+        "name": config.dataset.name,
+        "family": config.dataset.family,
+        "state": found.state,
+        "bytes": found.bytes or None,
+        "download_bytes": getattr(config.dataset, "archive_bytes", None) if absent else None,
+        "license": getattr(config.dataset, "license", "") or None,
+    }
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return megabytes(value) if isinstance(value, int) else str(value)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    config = _composed(options)
+    open_source(config.dataset, Path(config.data_root)).ensure(_say)
+    print(f"{options.name} is here; next: effrec data describe {options.name}")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    config = _composed(options)
+    source = open_source(config.dataset, Path(config.data_root))
+    take = getattr(source, "import_from", None)
+    if take is None:
+        raise ConfigError(
+            f"The dataset {options.name} is not imported.",
+            where=f"family {config.dataset.family}",
+            fix="train on your own file where it is: dataset=table dataset.path=FILE",
+        )
+    take(options.path.expanduser(), _say)
+    print(f"next: effrec train dataset={options.name}")
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    config = _composed(options)
+    found = describe(load(config.dataset, Path(config.data_root), _say))
+    if options.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return 0
+    for table in tables(found):
+        print_table(table)
+        print()
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    config = _composed(options)
+    found = holding(config.dataset, Path(config.data_root))
+    if found.state not in ("raw", "prepared"):
+        raise DataError(
+            f"Nothing of {options.name} is on this machine.",
+            where=config.data_root,
+            fix=f"effrec data fetch {options.name}, or effrec data import {options.name} PATH",
+        )
+    wrong = found.verify()
+    folders = [str(path) for path in ([found.raw.folder] if found.raw else []) + found.prepared]
+    if options.json:
+        print(json.dumps({"sound": not wrong, "folders": folders, "wrong": wrong}, indent=1))
+        return DataError.exit_code if wrong else 0
+    if wrong:
+        raise DataError(
+            f"{len(wrong)} of the files of {options.name} are not as they were written.",
+            where="; ".join(wrong),
+            fix="delete the folder; it is fetched or prepared again when it is needed",
+        )
+    print("\n".join([*folders, "all files are as they were written"]))
+    return 0
