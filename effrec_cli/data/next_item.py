@@ -19,7 +19,7 @@ IGNORED = -100
 """Target where there is no loss."""
 
 WIDTH_STEP = 16
-"""Batches are as wide as their longest window, rounded up to a multiple of this: little padding, few shapes."""
+"""Batches are as wide as their longest window, rounded up to a multiple of this: few shapes."""
 
 
 @dataclass(frozen=True)

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from effrec_cli.evaluation.scorer import Histories
 
 ENCODED_POSITIONS = 1 << 15
 """Positions encoded at once: bounds activations, whatever block of users is asked for."""
-
-
-class SequenceModel(Protocol):
-    """What a module must offer to be ranked with."""
-
-    training: bool
-
-    @property
-    def item_embeddings(self) -> Tensor:
-        """The item table [V, D]."""
-        ...
-
-    def __call__(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        """Returns hidden states [B, L, D] for right-padded items int64 [B, L] and lengths int64 [B]."""
-        ...
-
-    def train(self, mode: bool = True) -> object:
-        """Switches dropout on or off."""
-        ...
 
 
 class SequenceScorer:
@@ -40,13 +21,14 @@ class SequenceScorer:
     empty one is scored by the first position alone.
 
     Args:
-        model: the sequence model, on `device`.
+        model: a sequence model on `device`: called with items int64 [B, L], padded on the right, and lengths
+            int64 [B] it returns hidden states [B, L, D]; its `item_embeddings` are the item table [V, D].
         max_length: L, the longest sequence it takes.
         num_items: V.
         device: where it is.
     """
 
-    def __init__(self, model: SequenceModel, max_length: int, num_items: int, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, max_length: int, num_items: int, device: torch.device) -> None:
         self.model = model
         self.max_length = max_length
         self.num_items = num_items
@@ -60,7 +42,8 @@ class SequenceScorer:
         self.model.train(False)
         try:
             with torch.autocast(self.device.type, enabled=False):
-                return self._last_hidden(inputs, lengths) @ self.model.item_embeddings.T
+                items = cast(Tensor, self.model.item_embeddings)
+                return self._last_hidden(inputs, lengths) @ items.T
         finally:
             self.model.train(training)
 

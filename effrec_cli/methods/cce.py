@@ -1,0 +1,220 @@
+"""Method cce: next-item training by losses that scale to a large catalogue (papers/cce)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import effrec_kernels
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effrec_cli.backbone import model_for
+from effrec_cli.data.batches import Batch, Batches
+from effrec_cli.data.next_item import NextItemBatches
+from effrec_cli.data.types import RecData
+from effrec_cli.errors import ConfigError, EnvironmentFault
+from effrec_cli.evaluation.history_scorer import SequenceScorer
+from effrec_cli.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows with a loss of one micro-batch.
+
+    Attributes:
+        hidden: [M, D].
+        items: [V, D], the item table.
+        targets: int64 [M].
+        numbers: int64 [M], global row numbers within the step: the key of random draws.
+        step: optimizer step.
+        normalizer: rows with a loss in the whole step.
+    """
+
+    hidden: Tensor
+    items: Tensor
+    targets: Tensor
+    numbers: Tensor
+    step: int
+    normalizer: int
+
+
+class CCE(Method):
+    """Trains a sequence model to tell each next item from the catalogue, or from a sample of it.
+
+    `ce` and `cce` are the full softmax, with and without its [M, V] logits; `ce_sampled` and `cce_sampled`
+    the sampled softmax of papers/cce section 1.1, with and without its [M, N, D] tensor; `bce` and `gbce` set
+    one or N sigmoids against the positive's (section 1.3).
+    """
+
+    task: ClassVar[str] = "next_item"
+
+    def build(self, data: RecData) -> nn.Module:
+        """Returns the sequence model on the CPU, drawn from the run's seed.
+
+        Only `data.num_items` is looked at. Where `model.dim` is None it is `width_for` that many items.
+
+        Raises:
+            ConfigError: the model does not take this task, or its width does not divide into heads.
+        """
+        settings = dataclasses.asdict(self.config.model)
+        kind = model_for(self.task, settings.pop("name"))
+        if settings["dim"] is None:
+            settings["dim"] = width_for(data.num_items)
+        _check_heads(settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            self.model = kind(data.num_items, **settings)
+        return self.model
+
+    def batches(self, data: RecData) -> Batches:
+        """Returns windows over the users' training items."""
+        own = self.config.method
+        return NextItemBatches(
+            data, own.batch_size, self.config.model.max_length, own.window, self.config.seed
+        )
+
+    @property
+    def kernel(self) -> str:
+        """Who computes the loss on the model's device: `torch`, `triton` or `reference`.
+
+        `ce` and `ce_sampled` are what PyTorch's own operators make of it, whatever `method.kernel` says.
+
+        Raises:
+            EnvironmentFault: the kernel asked for cannot run there.
+        """
+        if self.config.method.loss in ("ce", "ce_sampled"):
+            return "torch"
+        try:
+            return effrec_kernels.which_kernel(self.config.method.kernel, self._items)
+        except effrec_kernels.KernelUnavailable as error:
+            raise EnvironmentFault(str(error), where="method.kernel", fix="method.kernel=auto") from error
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Returns the sum of the rows' losses over `batch.total_targets`; only rows with a target count."""
+        compute = _LOSSES[self.config.method.loss]
+        return compute(self._rows(batch), self.config.method, self.config.seed)
+
+    def scorer(self) -> SequenceScorer:
+        """Returns what ranks the catalogue by the last hidden state."""
+        length, items = self.config.model.max_length, self._items
+        return SequenceScorer(self.model, length, len(items), items.device)
+
+    @property
+    def _items(self) -> Tensor:
+        """The model's item table [V, D]."""
+        return cast(Tensor, self.model.item_embeddings)
+
+    def _rows(self, batch: Batch) -> Rows:
+        """Returns the hidden states that have a target, and what they are scored against."""
+        tensors = batch.tensors if batch.size else _blank(batch.tensors)
+        hidden = self.model(tensors["inputs"], tensors["lengths"]).flatten(0, 1)
+        valid = tensors["valid"]
+        return Rows(
+            hidden.index_select(0, valid),
+            self._items,
+            tensors["targets"].flatten().index_select(0, valid),
+            tensors["rows"].flatten().index_select(0, valid),
+            batch.step,
+            batch.total_targets,
+        )
+
+
+def width_for(num_items: int) -> int:
+    """Returns the width D for a catalogue: the power of two from sqrt(V) / 2 up, at least 32, at most 256.
+
+    1,000 items get 32, 10,000 get 64, 27,000 (ml-20m) 128, 176,000 (Beauty) and more 256, the paper's.
+    """
+    wanted = 2 ** math.ceil(math.log2(math.sqrt(num_items) / 2))
+    return int(min(256, max(32, wanted)))
+
+
+def _check_heads(settings: dict[str, Any]) -> None:
+    """Refuses a width that its heads cannot share."""
+    dim, heads = settings["dim"], settings.get("num_heads", 1)
+    if dim % heads:
+        raise ConfigError(
+            f"Width {dim} does not divide into {heads} heads.",
+            where=f"model.num_heads={heads}",
+            fix=f"model.dim={-(-dim // heads) * heads}, or another number of heads",
+        )
+
+
+def _blank(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns one sequence without items, for a share without samples: a rank must still give gradients."""
+    inputs = tensors["inputs"].new_zeros(1, 1)
+    return tensors | {"inputs": inputs, "lengths": inputs[0], "targets": inputs, "rows": inputs}
+
+
+def _ce(rows: Rows, settings: Any, seed: int) -> Tensor:
+    logits = F.linear(rows.hidden, rows.items)
+    return F.cross_entropy(logits.float(), rows.targets, reduction="sum") / rows.normalizer
+
+
+def _cce(rows: Rows, settings: Any, seed: int) -> Tensor:
+    return effrec_kernels.linear_cross_entropy(
+        rows.hidden, rows.items, rows.targets, normalizer=rows.normalizer, kernel=settings.kernel
+    )
+
+
+def _ce_sampled(rows: Rows, settings: Any, seed: int) -> Tensor:
+    return effrec_kernels.sampled_cross_entropy_dense(
+        rows.hidden, rows.items, rows.targets, correction=settings.correction, **_draws(rows, settings, seed)
+    )
+
+
+def _cce_sampled(rows: Rows, settings: Any, seed: int) -> Tensor:
+    return effrec_kernels.sampled_cross_entropy(
+        rows.hidden,
+        rows.items,
+        rows.targets,
+        correction=settings.correction,
+        kernel=settings.kernel,
+        **_draws(rows, settings, seed),
+    )
+
+
+def _bce(rows: Rows, settings: Any, seed: int) -> Tensor:
+    return effrec_kernels.binary_cross_entropy_sampled(
+        rows.hidden,
+        rows.items,
+        rows.targets,
+        kernel=settings.kernel,
+        **_draws(rows, settings, seed) | {"num_negatives": 1},
+    )
+
+
+def _gbce(rows: Rows, settings: Any, seed: int) -> Tensor:
+    return effrec_kernels.gbce(
+        rows.hidden,
+        rows.items,
+        rows.targets,
+        t=settings.gbce_t,
+        kernel=settings.kernel,
+        **_draws(rows, settings, seed),
+    )
+
+
+def _draws(rows: Rows, settings: Any, seed: int) -> dict[str, Any]:
+    """Returns what decides the negatives, the same for any split of the step, and the normalizer."""
+    return {
+        "num_negatives": settings.num_negatives,
+        "seed": seed,
+        "step": rows.step,
+        "row_offset": rows.numbers,
+        "normalizer": rows.normalizer,
+    }
+
+
+_LOSSES: dict[str, Callable[[Rows, Any, int], Tensor]] = {
+    "ce": _ce,
+    "cce": _cce,
+    "ce_sampled": _ce_sampled,
+    "cce_sampled": _cce_sampled,
+    "bce": _bce,
+    "gbce": _gbce,
+}

@@ -1,0 +1,230 @@
+"""Method cce: its six losses, shares of a step, errors, and that it learns."""
+
+import dataclasses
+
+import effrec_kernels
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from effrec_cli.data.batches import Share
+from effrec_cli.data.types import Catalogue, EvalCases, RecData, Sequences
+from effrec_cli.errors import ConfigError, EnvironmentFault
+from effrec_cli.evaluation.scorer import Histories
+from effrec_cli.methods.cce import CCE, width_for
+from effrec_cli.optim import make_optimizer
+from effrec_cli.schema import Config, OptimizerConfig
+from effrec_cli.schema.method_cce import LOSSES, CCEConfig
+from effrec_cli.schema.model_none import NoModelConfig
+from effrec_cli.schema.model_sasrec import SASRecConfig
+
+V, LENGTH = 40, 12
+
+
+def chain(num_users=60, length=LENGTH, num_items=V, noise=0.1, seed=0):
+    """Histories that mostly step to a fixed successor of the item before; the last two are held out."""
+    rng = np.random.default_rng(seed)
+    successor = rng.permutation(num_items)
+    items = np.empty((num_users, length), dtype=np.int32)
+    items[:, 0] = rng.integers(0, num_items, num_users)
+    for at in range(1, length):
+        random = rng.random(num_users) < noise
+        items[:, at] = np.where(random, rng.integers(0, num_items, num_users), successor[items[:, at - 1]])
+    offsets = np.arange(num_users + 1, dtype=np.int64) * length
+    start, end = offsets[:-1], offsets[1:]
+    users = np.arange(num_users, dtype=np.int32)
+    valid = EvalCases(users, start, end - 2, end - 2, end - 1)
+    test = EvalCases(users, start, end - 1, end - 1, end)
+    sequences = Sequences(offsets, items.flatten())
+    catalogues = Catalogue(np.arange(num_users)), Catalogue(np.arange(num_items))
+    return RecData("chain", "0" * 12, sequences, end - 2, valid, test, *catalogues)
+
+
+def make(data=None, model=None, seed=1, **method):
+    data = data or chain()
+    sasrec = {"dim": 16, "num_layers": 1, "max_length": 8, "dropout": 0.0, **(model or {})}
+    own = {"num_negatives": 15, "batch_size": 16, **method}
+    config = Config(model=SASRecConfig(**sasrec), method=CCEConfig(**own), seed=seed)
+    cce = CCE(config)
+    cce.build(cce.prepare(data))
+    return cce
+
+
+def gradients(method, shares):
+    """Returns the loss of a step, added up over shares, and its gradients."""
+    batches = method.batches(method.data)
+    method.model.zero_grad()
+    total = 0.0
+    for share in shares:
+        loss = method.loss(batches.batch(0, 0, share, step=3))
+        loss.backward()
+        total += loss.item()
+    return total, [p.grad.clone() for p in method.model.parameters()]
+
+
+@pytest.mark.parametrize("pair", [("ce", "cce"), ("ce_sampled", "cce_sampled")])
+def test_losses_without_their_big_tensor_have_the_same_values(pair):
+    (first, first_grads), (second, second_grads) = (gradients(make(loss=loss), [Share()]) for loss in pair)
+    assert second == pytest.approx(first, rel=1e-5)
+    for one, other in zip(first_grads, second_grads, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("shares", [(1, 3), (2, 1), (3, 2), (40, 1)])
+def test_shares_of_a_step_add_up_to_the_whole(loss, shares):
+    """Ranks without a sample included: 40 ranks share 16 windows."""
+    ranks, micros = shares
+    method = make(loss=loss)
+    whole, whole_grads = gradients(method, [Share()])
+    parts = [Share(rank, ranks, micro, micros) for rank in range(ranks) for micro in range(micros)]
+    split, split_grads = gradients(method, parts)
+    assert split == pytest.approx(whole, rel=1e-5)
+    for one, other in zip(whole_grads, split_grads, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_an_empty_share_still_gives_every_parameter_a_gradient_of_zero(loss):
+    method = make(loss=loss)
+    total, grads = gradients(method, [Share(rank=0, ranks=40)])
+    assert total == 0
+    assert not any(grad.any() for grad in grads)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_loss_is_the_oracles(loss):
+    method = make(loss=loss)
+    batch = method.batches(method.data).batch(0, 0, Share(), step=3)
+    rows = method._rows(batch)
+    hidden, items = rows.hidden.detach(), rows.items.detach()
+    number = 1 if loss == "bce" else 15
+    drawn = effrec_kernels.draw_negatives(rows.numbers, number, V, seed=1, step=3)
+    reference = effrec_kernels.reference
+    if loss in ("ce", "cce"):
+        expected = F.cross_entropy((hidden @ items.T).double(), rows.targets)
+    elif loss in ("ce_sampled", "cce_sampled"):
+        expected = reference.sampled_rows(hidden, items, rows.targets, drawn)[0].mean()
+    else:
+        expected = _binary(hidden.double(), items.double(), rows.targets, drawn, loss)
+    assert method.loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def _binary(hidden, items, targets, drawn, loss):
+    positive = (hidden * items[targets]).sum(-1)
+    negative = (items[drawn] @ hidden[:, :, None]).squeeze(-1)
+    pushed = F.softplus(negative).masked_fill(drawn == targets[:, None], 0).sum(-1)
+    if loss == "bce":
+        return (F.softplus(-positive) + pushed).mean()
+    rate = 15 / (V - 1)
+    beta = rate * (0.75 * (1 - 1 / rate) + 1 / rate)
+    return ((beta * F.softplus(-positive) + pushed) / 16).mean()
+
+
+def test_draws_depend_on_seed_and_step_alone():
+    method = make()
+    batches = method.batches(method.data)
+    same = [method.loss(batches.batch(0, 0, Share(), step=3)).item() for _ in range(2)]
+    later = method.loss(batches.batch(0, 0, Share(), step=4)).item()
+    assert same[0] == same[1] != later
+    method.config.seed = 2
+    assert method.loss(batches.batch(0, 0, Share(), step=3)).item() != same[0]
+
+
+def test_correction_is_passed_on():
+    values = [gradients(make(correction=kind), [Share()])[0] for kind in ("exact", "constant", "none")]
+    assert len(set(values)) == 3
+
+
+def test_model_is_a_function_of_the_seed_and_leaves_the_generator_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    one, same, other = make(seed=1), make(seed=1), make(seed=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.model.item_embeddings, same.model.item_embeddings)
+    assert not torch.equal(one.model.item_embeddings, other.model.item_embeddings)
+
+
+@pytest.mark.parametrize(
+    ("num_items", "width"), [(1, 32), (1000, 32), (9724, 64), (26744, 128), (176_450, 256), (10**7, 256)]
+)
+def test_width_follows_the_catalogue(num_items, width):
+    assert width_for(num_items) == width
+
+
+def test_width_is_chosen_where_none_is_given():
+    assert make(model={"dim": None}).model.item_embeddings.shape == (V, 32)
+    assert make(model={"dim": 24}).model.item_embeddings.shape == (V, 24)
+
+
+def test_a_width_that_heads_cannot_share_is_refused():
+    with pytest.raises(ConfigError, match="does not divide"):
+        make(model={"dim": 16, "num_heads": 3})
+    with pytest.raises(ConfigError, match="does not divide"):
+        make(model={"dim": None, "num_heads": 5})
+
+
+def test_a_model_that_does_not_take_sequences_is_refused_with_the_pairs_that_fit():
+    method = CCE(Config(model=NoModelConfig(), method=CCEConfig()))
+    with pytest.raises(ConfigError) as caught:
+        method.build(chain())
+    assert "next_item" in str(caught.value)
+    assert "sasrec" in str(caught.value)
+
+
+def test_an_unknown_model_is_refused_with_its_nearest():
+    config = Config(model=dataclasses.replace(SASRecConfig(), name="sasrek"), method=CCEConfig())
+    with pytest.raises(ConfigError, match="sasrec"):
+        CCE(config).build(chain())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_kernel_that_runs_is_named(loss):
+    assert make(loss=loss).kernel == "torch"
+    expected = "torch" if loss in ("ce", "ce_sampled") else "reference"
+    assert make(loss=loss, kernel="reference").kernel == expected
+
+
+def test_a_kernel_that_cannot_run_is_said_so():
+    with pytest.raises(EnvironmentFault, match="kernel"):
+        _ = make(kernel="triton").kernel
+
+
+def ndcg(scorer, data):
+    """Returns NDCG@10 of full ranking on the test cases, seen items left out."""
+    items = torch.from_numpy(data.sequences.items).long().view(-1, LENGTH)
+    history, target = items[:, :-1], items[:, -1:]
+    offsets = torch.arange(len(items) + 1) * (LENGTH - 1)
+    scores = scorer.score(torch.arange(len(items)), Histories(history.flatten(), offsets))
+    scores = scores.scatter(1, history, -torch.inf)
+    rank = (scores > scores.gather(1, target)).sum(1).double()
+    hit = (rank < 10) & torch.isfinite(scores.gather(1, target).squeeze(1))
+    return (hit / torch.log2(rank + 2)).mean().item()
+
+
+class Popularity:
+    def __init__(self, data):
+        self.counts = torch.from_numpy(data.train_counts()).float()
+
+    def score(self, users, histories):
+        return self.counts.expand(len(users), -1)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_it_learns_a_markov_chain_that_popularity_cannot_see(loss):
+    data = chain(num_users=120, noise=0.05)
+    method = make(data, {"dropout": 0.1}, loss=loss)
+    batches = method.batches(data)
+    optimizer = make_optimizer(method.model.parameters(), OptimizerConfig(lr=0.02))
+    method.model.train()
+    step = 0
+    for epoch in range(20):
+        for position in range(batches.steps_per_epoch):
+            torch.manual_seed(step)
+            optimizer.zero_grad()
+            method.loss(batches.batch(epoch, position, Share(), step)).backward()
+            optimizer.step()
+            step += 1
+    assert ndcg(method.scorer(), data) > 3 * ndcg(Popularity(data), data)
+    assert ndcg(method.scorer(), data) > 0.6
