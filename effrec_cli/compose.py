@@ -7,6 +7,7 @@ imported inside functions, so that what needs no composition stays quick.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,7 +130,9 @@ def opened(folders: Folders, overrides: list[str]) -> Iterator[Hydra]:
 
     from effrec_cli.hydra_errors import translated
 
-    with translated(overrides) as context, env_override({"HYDRA_FULL_ERROR": "1"}):
+    with translated(overrides) as context, env_override({"HYDRA_FULL_ERROR": "1"}), warnings.catch_warnings():
+        # Hydra only warns of a search path that is not there, and then cannot find what lies in it.
+        warnings.filterwarnings("error", message="provider=.* is not available")
         version.setbase("1.3")
         context.loader = ConfigLoaderImpl(_search_path(folders))
         yield Hydra("train", context.loader)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from effrec_cli import env, registry
+from effrec_cli.backbone import model_for
 from effrec_cli.data import cache, load
 from effrec_cli.data.batches import Batches, Share
 from effrec_cli.data.types import RecData
@@ -100,6 +101,8 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
     """
     device = env.resolve_device(config.run.device)
     _check_folder(config)
+    task = registry.implementation("methods", config.method.name).task
+    model_for(task, config.model.name)
     dataset, data = _dataset(config)
     if data is None and num_items is not None:
         data = stand_in(num_items, dataset.name)
@@ -112,7 +115,7 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
         "parameters": None,
         "memory": None,
     }
-    if registry.implementation("methods", config.method.name).task == "none":
+    if task == "none":
         return {
             **found,
             "parameters": {"all": 0, "trainable": 0},

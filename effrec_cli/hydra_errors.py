@@ -74,10 +74,11 @@ def _by_message(error: Exception, context: Context) -> ConfigError:
         found = re.search(pattern, text)
         if found:
             return answer(found.group(1), context)
-    if isinstance(error.__cause__, Exception) and not text.strip():
-        return explain(error.__cause__, context)
-    first = _lines(text)
-    return ConfigError(first[0] if first else type(error).__name__, where="; ".join(first[1:]) or None)
+    cause = error.__cause__
+    if isinstance(cause, Exception) and not text.strip():
+        return explain(cause, context)
+    lines = [*_lines(text), *(_lines(str(cause)) if isinstance(cause, Exception) else [])]
+    return ConfigError(lines[0] if lines else type(error).__name__, where="; ".join(lines[1:]) or None)
 
 
 def _unreadable(override: str, context: Context) -> ConfigError:
@@ -199,6 +200,12 @@ def _not_a_name(_: str, context: Context) -> ConfigError:
     return ConfigError("A setting has no key.", where=" ".join(context.overrides), fix="write KEY=VALUE")
 
 
+def _no_such_folder(path: str, context: Context) -> ConfigError:
+    return ConfigError(
+        "There is no such folder of configs.", where=_typed("hydra.searchpath", context) or path
+    )
+
+
 _MESSAGES = (
     (r"Could not override '([^']+)'", _unknown_key),
     (r"Could not delete (?:from config\. )?'([^'=]+)[^']*'", _unknown_key),
@@ -206,6 +213,7 @@ _MESSAGES = (
     (r"An item is already at '([^']+)'", _already_there),
     (r"Multiple values for ([^\s.]+)\.", _already_there),
     (r"(Config group override must be a string)", _not_a_name),
+    (r"^provider=.*?, path=(.+) is not available", _no_such_folder),
 )
 
 

@@ -55,6 +55,12 @@ CASES = {
     "no such part": (["--cfg", "job", "--package", "nope"], ["no part called 'nope'"]),
     "no such folder": (["--config-dir", "nope"], ["no such folder", "nope"]),
     "no such primary config": (["--config-name", "nope"], ["nope"]),
+    "no such search path": (
+        ["hydra.searchpath=[file:///nope]"],
+        ["no such folder", "where: hydra.searchpath="],
+    ),
+    "wrong value of Hydra's": (["hydra.sweep.dir=[1]"], ["hydra.sweep.dir=[1]", "Cannot convert"]),
+    "unknown experiment": (["experiment=smoke_ccee"], ["did you mean: smoke_cce"]),
     "pickled job": (["--experimental-rerun", "x.pickle"], ["effrec resume"]),
 }
 

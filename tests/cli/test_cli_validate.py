@@ -147,6 +147,8 @@ def test_huge_models_are_counted_and_not_built(validate, monkeypatch):
         (["dataset=table"], 2, "dataset.path"),
         (["method.num_negatives=0"], 2, "method.num_negatives"),
         (["model=none"], 2, "model=none"),
+        (["method=pop", "model=sasrec"], 2, "model=sasrec"),
+        (["dataset=ml-20m", "model=none"], 2, "model=none"),
     ],
 )
 def test_what_could_not_run_is_refused(validate, overrides, code, says):
