@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,19 +20,20 @@ from effrec_cli.diagnose import existing_parent, folder_bytes
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.blocks import free_bytes
 from effrec_cli.methods.base import Method
+from effrec_cli.precision import autocast, resolve_precision
 from effrec_cli.schema import Config
 from effrec_cli.standin import stand_in
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine
 
-# Above these a forward pass on this CPU, just to look, would cost more than it tells.
+# Above these a forward pass just to look would cost more than it tells.
 LARGEST_WEIGHTS_BYTES = 4 << 30
 LARGEST_CATALOGUE = 2_000_000
 
 HOW = (
     "weights, gradients and optimizer state are counted; activations are what a forward pass of a few "
-    "samples in fp32 keeps for the backward pass, scaled to a micro-batch; temporaries of kernels and "
+    "samples on this device keeps for the backward pass, scaled to a micro-batch; temporaries of kernels and "
     "validation, and what the device's libraries take (about 0.5 GiB on a GPU), come on top"
 )
 
@@ -184,8 +185,8 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     weights = _bytes([*model.parameters(), *model.buffers()])
     activations = None
     if weights <= LARGEST_WEIGHTS_BYTES and data.num_items <= LARGEST_CATALOGUE:
-        method.build(data)
-        activations = _activations(config, method, method.batches(data))
+        method.build(data).to(device)
+        activations = _activations(method, method.batches(data), device)
     gradients, state = _bytes(trainable), _optimizer_bytes(config, method, model)
     total = weights + gradients + state + (activations or 0)
     counts = {
@@ -211,24 +212,25 @@ def _optimizer_bytes(config: Config, method: Method, model: nn.Module) -> int:
     )
 
 
-def _activations(config: Config, method: Method, batches: Batches) -> int:
+def _activations(method: Method, batches: Batches, device: torch.device) -> int:
     """Returns the bytes that one micro-batch keeps for its backward pass, judged by two small ones.
 
     Raises:
         EffrecError: the model, the method and the data do not fit each other.
     """
     step = batches.batch(0, 0, Share(), 0).size
-    parts = config.run.accumulate * config.run.devices
-    micro_batch = -(-step // parts)
-    few = [_kept(method, batches, Share(micros=-(-step // count))) for count in (1, 3)]
+    settings = method.config.run
+    micro_batch = -(-step // (settings.accumulate * settings.devices))
+    engine = _DryEngine(settings.precision, device)
+    few = [_kept(method, batches, Share(micros=-(-step // count)), engine) for count in (1, 3)]
     (size_1, kept_1), (size_2, kept_2) = few
     per_sample = (kept_2 - kept_1) / (size_2 - size_1) if size_2 > size_1 else kept_1 / max(1, size_1)
     return int(max(kept_1, kept_1 + per_sample * (micro_batch - size_1)))
 
 
-def _kept(method: Method, batches: Batches, share: Share) -> tuple[int, int]:
+def _kept(method: Method, batches: Batches, share: Share, engine: _DryEngine) -> tuple[int, int]:
     """Returns the samples of one share and the bytes its forward pass keeps, parameters left out."""
-    batch = batches.batch(0, 0, share, 0)
+    batch = batches.batch(0, 0, share, 0).to(engine.device)
     own = {each.untyped_storage().data_ptr() for each in method.model.parameters()}
     storages: dict[int, int] = {}
 
@@ -240,7 +242,7 @@ def _kept(method: Method, batches: Batches, share: Share) -> tuple[int, int]:
 
     method.model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = method.training_step(batch, cast("Engine", _DryEngine()))
+        losses = method.training_step(batch, cast("Engine", engine))
     loss = losses.get("loss")
     if loss is None or loss.ndim:
         raise ConfigError("The method's loss is not one number.", where=f"method={method.config.method.name}")
@@ -252,9 +254,12 @@ class _DryEngine:
 
     last_micro_batch = False
 
-    def autocast(self) -> AbstractContextManager[None]:
-        """Returns a context that changes nothing: fp32."""
-        return nullcontext()
+    def __init__(self, precision: str, device: torch.device) -> None:
+        self.precision, self.device = resolve_precision(precision, device), device
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Returns the context of the run's precision."""
+        return autocast(self.precision, self.device)
 
     def backward(self, loss: Tensor) -> None:
         """Computes no gradient."""

@@ -61,6 +61,12 @@ def test_memory_adds_up(validate):
     assert "activations are what a forward pass" in memory["how"]
 
 
+def test_half_precision_keeps_less(validate):
+    exact, half = (validate(*TINY, f"run.precision={kind}")[0]["memory"] for kind in ("fp32", "bf16"))
+    assert half["activations"] < exact["activations"]
+    assert half["weights"] == exact["weights"]
+
+
 def test_sgd_keeps_no_state(validate):
     assert validate(*TINY, "optimizer.name=sgd")[0]["memory"]["optimizer"] == 0
 
@@ -73,8 +79,9 @@ def test_activations_are_those_of_a_whole_micro_batch(loss):
     method, data = CCE(config), stand_in(30, "x")
     method.prepare(data)
     method.build(data)
-    estimate = dryrun._activations(config, method, method.batches(data))
-    size, measured = dryrun._kept(method, method.batches(data), Share())
+    device = torch.device("cpu")
+    estimate = dryrun._activations(method, method.batches(data), device)
+    size, measured = dryrun._kept(method, method.batches(data), Share(), dryrun._DryEngine("fp32", device))
     assert size == 32
     assert estimate == pytest.approx(measured, rel=0.1)
 
