@@ -7,33 +7,40 @@ import math
 import torch
 from torch import Tensor
 
+from .parts import Part
 from .problem import Problem
 from .rng import fill_negatives
 
 
-def candidate_ids(problem: Problem, at: Tensor, targets: Tensor, out: Tensor) -> None:
-    """Writes ids into `out` [m, N + 1]: the positive in column 0, then the negatives, given or drawn.
+def candidates(problem: Problem, part: Part, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Returns ids and starting logits [m, N + 1], the positive in column 0 and its negatives after it.
+
+    Logits start as what is added to the products: 0 for the positive, k for usable negatives, -inf for hits
+    and unused slots. Unusable slots hold the row's positive, so every id is safe to read.
 
     Args:
         problem: where negatives come from.
-        at: int64 [m], the rows' positions in the batch.
-        targets: int64 [m], positives; 0 in rows without loss.
-        out: int32 or int64.
+        part: the rows.
+        dtype: of the ids, int32 or int64.
     """
-    out[:, 0] = targets
+    shape = (len(part.at), problem.num_negatives + 1)
+    ids = torch.empty(shape, dtype=dtype, device=part.at.device)
+    ids[:, 0] = part.targets
     if problem.negatives is None:
-        rows = problem.rows.index_select(0, at)
-        fill_negatives(out[:, 1:], rows, len(problem.items), seed=problem.seed, step=problem.step)
+        rows = problem.rows.index_select(0, part.at)
+        fill_negatives(ids[:, 1:], rows, len(problem.items), seed=problem.seed, step=problem.step)
     else:
-        out[:, 1:] = problem.negatives.index_select(0, at)
+        ids[:, 1:] = problem.negatives.index_select(0, part.at)
+    unusable = _mask_unusable(problem, ids)
+    logits = torch.empty(shape, dtype=problem.accumulate_dtype, device=ids.device)
+    logits[:, 0] = 0
+    logits[:, 1:] = correction_term(problem, unusable)
+    logits[:, 1:].masked_fill_(unusable, float("-inf"))
+    return ids, logits
 
 
-def mask_unusable(problem: Problem, ids: Tensor) -> Tensor:
-    """Returns bool [m, N], true at negatives that hit the positive or are unused slots, made safe to read.
-
-    Unused slots and all slots of rows without loss come to hold the row's positive: a valid id, whose logit
-    is masked.
-    """
+def _mask_unusable(problem: Problem, ids: Tensor) -> Tensor:
+    """Returns bool [m, N], true at hits and unused slots, which come to hold their row's positive."""
     positives, negatives = ids[:, :1], ids[:, 1:]
     unusable = negatives == positives
     if problem.negatives is not None:

@@ -8,18 +8,20 @@ import torch
 
 MIB = 1 << 20
 # Measured on CPUs: large enough for efficient matrix products, small enough to stay in the allocator's pool.
-DEFAULT_CHUNK_BYTES = {"cpu": 64 * MIB}
+DEFAULT_CHUNK_BYTES = {"cpu": 32 * MIB}
 DEFAULT_DEVICE_CHUNK_BYTES = 256 * MIB
 # Gathered rows alive at a time on a CPU: what its caches hold.
-CPU_GATHER_BYTES = 8 * MIB
+CPU_GATHER_BYTES = 4 * MIB
 # Ids, logits, and the sort of `products.add_by_item`.
 PAIR_BYTES = 48
 # A row scored against the whole table by matrix products costs as much as this many times N gathered rows.
 # CPU: measured at D = 16..256. CUDA: from the ratio of matrix rate to bandwidth, unmeasured.
-DENSE_ITEMS_PER_NEGATIVE = {"cpu": 8}
+DENSE_ITEMS_PER_NEGATIVE = {"cpu": 6}
 DENSE_ITEMS_PER_NEGATIVE_ON_DEVICE = 32
-# Below this many rows at a time a product with the whole table is bound by reading the table.
-FEW_ROWS = 256
+# With fewer rows at a time a product with the whole table is bound by reading the table: cut it instead.
+FEW_ROWS = 64
+# Rows of a block where the table is cut.
+BLOCK_ROWS = 1024
 
 
 def default_chunk_bytes(device: torch.device) -> int:
@@ -59,5 +61,5 @@ def full_block(num_rows: int, num_items: int, chunk_bytes: int) -> tuple[int, in
     rows = min(num_rows, rows_at_once(chunk_bytes, 4 * num_items))
     if rows >= min(num_rows, FEW_ROWS):
         return rows, num_items
-    rows = min(num_rows, 4 * FEW_ROWS)
+    rows = min(num_rows, BLOCK_ROWS)
     return rows, rows_at_once(chunk_bytes, 4 * rows)

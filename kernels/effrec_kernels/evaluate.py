@@ -15,7 +15,7 @@ from .problem import Problem
 from .rng import draw_negatives
 
 # The gradient of a larger table is not held between forward and backward: backward computes it.
-HELD_TABLE_BYTES = 256 << 20
+HELD_TABLE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)

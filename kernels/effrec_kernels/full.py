@@ -9,7 +9,7 @@ from .chunks import slices
 from .objectives import softmax_loss
 from .parts import Part, Sums, push
 from .problem import Problem
-from .products import mm, row_products
+from .products import mm, row_dots
 
 
 class Full:
@@ -29,8 +29,7 @@ class Full:
 
     def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
-        candidates = self.table.index_select(0, part.targets).unsqueeze(1)
-        positive = row_products(candidates, part.hidden).squeeze(1)
+        positive = row_dots(self.table.index_select(0, part.targets), part.hidden)
         peak, others = positive, torch.zeros_like(positive)
         for block in self.blocks:
             logits = self._other_logits(part, block)

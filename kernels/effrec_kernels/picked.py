@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from . import chunks
-from .candidates import candidate_ids, correction_term, mask_unusable
+from .candidates import candidates
 from .objectives import objective_
 from .parts import Part, Sums, push
 from .problem import Problem
-from .products import add_by_item, mm, row_mixtures, row_products
+from .products import add_by_item, add_row_products_, mm, row_mixtures
 
 
 class Gathered:
@@ -32,12 +32,10 @@ class Gathered:
 
     def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
-        shape = (len(part.at), self.problem.num_negatives + 1)
-        ids = torch.empty(shape, dtype=torch.int32, device=part.at.device)
-        logits = torch.empty(shape, dtype=self.problem.accumulate_dtype, device=part.at.device)
+        ids, logits = candidates(self.problem, part, torch.int32)
         results = [
             self._score(part[some], ids[some], logits[some], sums.hidden)
-            for some in chunks.slices(len(part.at), self.step)
+            for some in chunks.slices(len(ids), self.step)
         ]
         if sums.items is not None:
             add_by_item(sums.items, ids, logits, part.hidden.to(sums.items.dtype))
@@ -45,12 +43,9 @@ class Gathered:
         return torch.cat(loss), torch.cat(lse)
 
     def _score(self, part: Part, ids: Tensor, logits: Tensor, into: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Returns loss and log-sum-exp; fills `ids`, makes `logits` gradients, writes rows of `into`."""
-        candidate_ids(self.problem, part.at, part.targets, ids)
-        unusable = mask_unusable(self.problem, ids)
+        """Returns loss and log-sum-exp; turns `logits` into their gradients and writes rows of `into`."""
         matrices = self._gather(ids)
-        logits.copy_(row_products(matrices, part.hidden))
-        mask_logits_(self.problem, logits, unusable)
+        add_row_products_(logits, matrices, part.hidden)
         result = objective_(self.problem, logits, part.upstream)
         if into is not None:
             into.index_copy_(0, part.at, row_mixtures(logits, matrices))
@@ -79,20 +74,10 @@ class Dense:
 
     def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
-        shape = (len(part.at), self.problem.num_negatives + 1)
-        ids = torch.empty(shape, dtype=torch.int64, device=part.at.device)
-        candidate_ids(self.problem, part.at, part.targets, ids)
-        unusable = mask_unusable(self.problem, ids)
+        ids, logits = candidates(self.problem, part, torch.int64)
         scores = mm(part.hidden, self.table.t())
-        logits = scores.gather(1, ids)
-        mask_logits_(self.problem, logits, unusable)
+        logits.add_(scores.gather(1, ids))
         result = objective_(self.problem, logits, part.upstream)
         if part.upstream is not None:
             push(scores.zero_().scatter_add_(1, ids, logits), part, self.table, sums)
         return result
-
-
-def mask_logits_(problem: Problem, logits: Tensor, unusable: Tensor) -> None:
-    """Adds the correction to the negatives of `logits` [m, S] and sets unusable ones to -inf."""
-    negatives = logits[:, 1:]
-    negatives.add_(correction_term(problem, unusable)).masked_fill_(unusable, float("-inf"))

@@ -24,22 +24,29 @@ def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
 
 
-def row_products(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """Returns [m, S]: the product of each row's [S, D] matrix with its [D] vector, summed as `mm` does."""
+def row_dots(left: Tensor, right: Tensor) -> Tensor:
+    """Returns [m]: the product of each row of `left` [m, D] with that of `right`, in float32 or more."""
+    if left.dtype in _HALF:
+        left, right = left.float(), right.float()
+    return (left * right).sum(dim=1)
+
+
+def add_row_products_(total: Tensor, matrices: Tensor, vectors: Tensor) -> None:
+    """Adds to `total` [m, S] the product of each row's [S, D] matrix with its [D] vector."""
     # As a row times the transposed matrix: several times faster on a CPU than the matrix times a column.
-    left, right = vectors.unsqueeze(1), matrices.transpose(1, 2)
-    return _bmm(left, right).squeeze(1)
+    left, right, into = vectors.unsqueeze(1), matrices.transpose(1, 2), total.unsqueeze(1)
+    if left.dtype in _HALF:
+        into.add_(torch.bmm(left, right, out_dtype=torch.float32))
+    else:
+        into.baddbmm_(left, right)
 
 
 def row_mixtures(weights: Tensor, matrices: Tensor) -> Tensor:
     """Returns [m, D]: each row's [S, D] matrix summed with its [S] weights."""
-    return _bmm(weights.to(matrices.dtype).unsqueeze(1), matrices).squeeze(1)
-
-
-def _bmm(left: Tensor, right: Tensor) -> Tensor:
+    left = weights.to(matrices.dtype).unsqueeze(1)
     if left.dtype in _HALF:
-        return torch.bmm(left, right, out_dtype=torch.float32)
-    return torch.bmm(left, right)
+        return torch.bmm(left, matrices, out_dtype=torch.float32).squeeze(1)
+    return torch.bmm(left, matrices).squeeze(1)
 
 
 def add_by_item(total: Tensor, ids: Tensor, weights: Tensor, hidden: Tensor) -> None:
