@@ -140,11 +140,18 @@ def _element(raw: Any, hint: Any, place: int) -> Any:
 
 def _scalar(raw: Any, kind: type) -> Any:
     if kind is float and type(raw) is int:
-        return float(raw)
+        return _to_float(raw)
     if type(raw) is kind:
         return raw
     fix = _REMEDIES[kind](raw) if not isinstance(raw, (list, dict, NoneType)) else None
     raise WrongValue(f"It must be {_KINDS[kind]}, not {shown(raw)}.", fix=fix)
+
+
+def _to_float(raw: int) -> float:
+    try:
+        return float(raw)
+    except OverflowError:
+        raise WrongValue(f"It must be {_KINDS[float]}; this one has {len(str(raw))} digits.") from None
 
 
 def _as_int(raw: Any) -> str | None:
