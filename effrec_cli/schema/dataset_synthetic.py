@@ -39,7 +39,7 @@ class SyntheticConfig(DatasetConfig):
     num_clusters: int = setting(20, low=1)
     interactions_per_user: float = setting(40.0, above=3)
     seed: int = setting(7, low=0)
-    popularity_exponent: float = setting(1.0, low=0, high=3)
+    popularity_exponent: float = setting(1.0, low=0.1, high=3)
     follow: float = setting(0.45, low=0, high=1)
     explore: float = setting(0.05, above=0, high=1)
     drift: float = setting(0.15, low=0, high=1)

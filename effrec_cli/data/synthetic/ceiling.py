@@ -28,7 +28,7 @@ from effrec_cli.data.synthetic.world import (
 from effrec_cli.data.types import RecData
 
 KS = (1, 5, 10, 20, 50, 100)
-ENOUGH_CASES = 20_000
+ENOUGH_CASES = 10_000
 """Blocks of users are taken in order until they hold that many cases."""
 
 
@@ -69,39 +69,45 @@ def law(world: World, moment: Moment, items: NDArray[Any]) -> Float64:
 
 
 def rank(world: World, moment: Moment, target: int, catalogue: NDArray[np.bool_]) -> int:
-    """Returns how many allowed items of the `catalogue` (bool [V]) the law puts above `target`."""
+    """Returns how many allowed items of the `catalogue` (bool [V]) the law puts above `target`.
+
+    The answer is exact below `KS[-1]`; from there on it is some number not below `KS[-1]`.
+    """
     bar = law(world, moment, np.array([target]))[0]
-    rivals = _above(world, moment, bar)
-    rivals = rivals[law(world, moment, rivals) > bar]
-    allowed = catalogue[rivals] & (world.releases[rivals] <= moment.time)
-    return int(np.count_nonzero(allowed & ~np.isin(rivals, moment.had)))
+    rivals, places, all_found = np.empty(0, np.int64), 256, False
+    while len(rivals) < KS[-1] and not all_found:
+        found, all_found = _candidates(world, moment, bar, places)
+        rivals = found[law(world, moment, found) > bar]
+        allowed = catalogue[rivals] & (world.releases[rivals] <= moment.time)
+        rivals = rivals[allowed & ~np.isin(rivals, moment.had)]
+        places *= 8
+    return len(rivals)
 
 
-def _above(world: World, moment: Moment, bar: float) -> Int64:
-    """Returns a superset of the items whose law exceeds `bar`, without looking at the others.
+def _candidates(world: World, moment: Moment, bar: float, places: int) -> tuple[Int64, bool]:
+    """Returns items among which all those lie whose law exceeds `bar`, and whether that is so.
 
     Apart from the successors, the law inside a cluster is a factor times a weight that falls along the
-    cluster, so the items above the bar are the first ones of each cluster.
+    cluster, so the items above the bar are the first ones of each cluster. Of a liked cluster `places` are
+    looked at, and as many of all others together.
     """
-    config = world.config
-    edges = world.cluster_edges
+    config, edges = world.config, world.cluster_edges
     masses = edges[moment.interests + 1] - edges[moment.interests]
     explore = config.explore / edges[-1]
-    liking = (1 - config.follow - config.explore) * np.sum(INTEREST_WEIGHTS) / masses.min() + explore
-    first = world.starts[np.unique(moment.interests), None] + np.arange(_depth(world, liking, bar))
-    others = world.starts[:-1, None] + np.arange(_depth(world, explore, bar))
+    liking = (1 - config.follow - config.explore) * sum(INTEREST_WEIGHTS) / masses.min() + explore
+    deep, shallow = _depth(world, liking / bar), _depth(world, explore / bar)
+    few = 1 + places // world.num_clusters
+    liked = world.starts[np.unique(moment.interests), None] + np.arange(min(deep, places))
+    others = world.starts[:-1, None] + np.arange(min(shallow, few))
     followers = world.successors[moment.before] if moment.before >= 0 else np.empty(0, np.int32)
-    found = np.unique(np.concatenate([first.ravel(), others.ravel(), followers]))
-    return found[found < world.num_items]
+    found = np.unique(np.concatenate([liked.ravel(), others.ravel(), followers]))
+    return found[found < world.num_items], deep <= places and shallow <= few
 
 
-def _depth(world: World, factor: float, bar: float) -> int:
-    """Returns how many first items of a cluster can have `factor * weight > bar`, at most."""
+def _depth(world: World, ratio: float) -> int:
+    """Returns how many first items of a cluster can have a weight above 1 / `ratio`, at most."""
     largest = -(-world.num_items // world.num_clusters)
-    exponent = world.config.popularity_exponent
-    if exponent == 0:
-        return largest if factor > bar else 0
-    return int(min(largest, (factor / bar * (1 + 1e-9)) ** (1 / exponent)))
+    return int(min(largest, (ratio * (1 + 1e-9)) ** (1 / world.config.popularity_exponent)))
 
 
 def ceiling(world: World, data: RecData) -> dict[str, float] | None:

@@ -27,7 +27,7 @@ INTEREST_WEIGHTS = (0.5, 0.3, 0.2)
 """pi_m: how often a user's m-th interest is chosen."""
 LOG_START, LOG_END = 1_546_300_800, 1_640_995_200
 """Unix seconds between which the log lies: three years from 1 January 2019, UTC."""
-FRESH_PART = 0.15
+FRESH_PART = 0.1
 """Fresh items are released in this last part of the log."""
 _ITEM_BLOCK = 1 << 18
 _ITEM_STEP, _ITEM_FIRST = 3, 101
