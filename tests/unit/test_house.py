@@ -65,6 +65,7 @@ MAY_IMPORT = {
     "data": {"data", "errors", "paths", "registry", "schema", "evaluation"},
     "evaluation": {"evaluation", "data", "errors", "schema", "distributed"},
     "methods": {
+        "backbone",
         "methods",
         "models",
         "engine",
