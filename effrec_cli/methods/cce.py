@@ -111,7 +111,7 @@ class CCE(Method):
 
     def _rows(self, batch: Batch) -> Rows:
         """Returns the hidden states that have a target, and what they are scored against."""
-        tensors = batch.tensors if batch.size else _blank(batch.tensors)
+        tensors = batch.tensors
         hidden = self.model(tensors["inputs"], tensors["lengths"]).flatten(0, 1)
         valid = tensors["valid"]
         return Rows(
@@ -142,12 +142,6 @@ def _check_heads(settings: dict[str, Any]) -> None:
             where=f"model.num_heads={heads}",
             fix=f"model.dim={-(-dim // heads) * heads}, or another number of heads",
         )
-
-
-def _blank(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns one sequence without items, for a share without samples: a rank must still give gradients."""
-    inputs = tensors["inputs"].new_zeros(1, 1)
-    return tensors | {"inputs": inputs, "lengths": inputs[0], "targets": inputs, "rows": inputs}
 
 
 def _ce(rows: Rows, settings: Any, seed: int) -> Tensor:
