@@ -2,6 +2,10 @@
 
 import pytest
 import torch
+
+pytest.importorskip("rich", reason="a run's progress needs rich")
+pytest.importorskip("yaml", reason="a run's settings are kept as YAML")
+
 from gpu_runs import BrokenOff, break_off_at, elsewhere, make_config
 
 from effrec_cli.engine import Engine
