@@ -29,14 +29,12 @@ class Block:
     Attributes:
         users: int64 [B] user row numbers.
         histories: what each has met.
-        history_rows: int64 [total]; which of the B cases each history item belongs to.
         targets: int64 [T], ascending; row * num_items + item of each distinct relevant item.
         relevant: int64 [B]; number of distinct relevant items.
     """
 
     users: Tensor
     histories: Histories
-    history_rows: Tensor
     targets: Tensor
     relevant: Tensor
 
@@ -49,6 +47,12 @@ def flat_ranges(start: Int64, end: Int64) -> tuple[Int64, Int64]:
     return np.arange(int(lengths.sum())) + (start - before)[owner], owner
 
 
+def rows_of(histories: Histories) -> Tensor:
+    """Returns which of the histories each item belongs to, int64 [total]."""
+    lengths = histories.offsets[1:] - histories.offsets[:-1]
+    return torch.repeat_interleave(lengths, output_size=len(histories.items))
+
+
 def make_block(data: RecData, cases: EvalCases, rows: slice, device: torch.device) -> Block:
     """Returns the cases at `rows` as tensors on `device`."""
     users = cases.users[rows].astype(np.int64)
@@ -58,9 +62,7 @@ def make_block(data: RecData, cases: EvalCases, rows: slice, device: torch.devic
     seen = data.sequences.items[positions].astype(np.int64)
     targets, relevant = _targets(data, cases, rows)
     histories = Histories(_to(seen, device), _to(offsets, device))
-    return Block(
-        _to(users, device), histories, _to(owner, device), _to(targets, device), _to(relevant, device)
-    )
+    return Block(_to(users, device), histories, _to(targets, device), _to(relevant, device))
 
 
 def _targets(data: RecData, cases: EvalCases, rows: slice) -> tuple[Int64, Int64]:

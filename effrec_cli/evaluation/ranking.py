@@ -10,7 +10,7 @@ from torch import Tensor
 
 from effrec_cli.data.types import EvalCases, RecData
 from effrec_cli.errors import DataError, OutOfMemoryError
-from effrec_cli.evaluation.blocks import Block, block_rows, make_block
+from effrec_cli.evaluation.blocks import Block, block_rows, make_block, rows_of
 from effrec_cli.evaluation.metrics import PER_CASE, Lists, item_information
 from effrec_cli.evaluation.order import NOTHING, best, exclude, tie_ranks
 from effrec_cli.evaluation.protocol import check_settings, cut_offs, protocol_of
@@ -71,10 +71,8 @@ def rank_cases(
 def rank_block(scorer: Scorer, block: Block, settings: EvaluationConfig, depth: int, ranks: Tensor) -> Tensor:
     """Returns the items that each case of `block` is recommended, int64 [B, min(depth, V)], -1 for none."""
     scores = scorer.score(block.users, block.histories)
-    if scores.dtype in (torch.float16, torch.bfloat16):
-        scores = scores.float()
     if settings.seen == "exclude":
-        scores = exclude(scores, block.history_rows, block.histories.items)
+        scores = exclude(scores, rows_of(block.histories), block.histories.items)
     return best(scores, depth, ranks)[0]
 
 

@@ -19,6 +19,6 @@ class ItemKNNConfig:
     """
 
     name: str = "itemknn"
-    num_neighbors: int = setting(100, low=1)
-    shrink: float = setting(10.0, low=0)
-    last: int | None = setting(None, low=1)
+    num_neighbors: int = setting(20, low=1)
+    shrink: float = setting(2.0, low=0)
+    last: int | None = setting(2, low=1)
