@@ -49,12 +49,19 @@ def unfinished_table(comparison: Comparison) -> Table | None:
     """Returns the runs without a result, or None where all have one."""
     if not comparison.unfinished:
         return None
-    columns = [Column("run", right=False, importance=9), Column("state", right=False, importance=9)]
+    columns = [
+        Column("run", right=False, importance=9, folds=True),
+        Column("state", right=False, importance=9),
+    ]
     rows = [
         [str(run.folder), run.status.state, str(run.status.step or figures.MISSING), run.why]
         for run in comparison.unfinished
     ]
-    return Table("Without a result", [*columns, Column("step"), Column("why", right=False)], rows)
+    return Table(
+        "Without a result",
+        [*columns, Column("step"), Column("why", right=False, importance=8, folds=True)],
+        rows,
+    )
 
 
 def _names() -> list[Field]:
@@ -62,7 +69,7 @@ def _names() -> list[Field]:
         Field(Column("method", right=False, importance=9), lambda entry: entry.first.method),
         Field(Column("model", right=False, importance=4), lambda entry: entry.first.model),
         Field(
-            Column("settings", right=False, importance=9),
+            Column("settings", right=False, importance=9, folds=True),
             lambda entry: as_words(entry.settings) or figures.MISSING,
         ),
         Field(Column("seeds", right=False, importance=2), lambda entry: ",".join(map(str, entry.seeds))),

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from typing import Literal
 
 _PLAIN_SIGNS = str.maketrans(
     {"±": "+-", "·": "-", "→": "->", **dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True))}
 )
+
+ESSENTIAL = 9
+_FOLDED_WIDTH = 24
+"""Characters that a column which may fold gets at least."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,15 @@ class Column:
     Attributes:
         header: its name.
         right: numbers, aligned to the right.
-        importance: columns of the lowest importance go first where a terminal is too narrow.
+        importance: columns of the lowest importance go first where a terminal is too narrow; those of
+            `ESSENTIAL` stay.
+        folds: its text may take several lines on a terminal.
     """
 
     header: str
     right: bool = True
     importance: int = 1
+    folds: bool = False
 
 
 @dataclass
@@ -91,11 +99,11 @@ def fitting(table: Table, width: int) -> Table:
     kept = list(range(len(table.columns)))
     while _width(table, kept) > width:
         least = min(kept, key=lambda index: (table.columns[index].importance, -index))
-        if table.columns[least].importance > 1:
+        if table.columns[least].importance >= ESSENTIAL:
             break
         kept.remove(least)
     hidden = [column.header for index, column in enumerate(table.columns) if index not in kept]
-    more = [f"Too narrow for: {', '.join(hidden)}. --md and --csv show all."] if hidden else []
+    more = [f"Too narrow a terminal for: {', '.join(hidden)}."] if hidden else []
     return Table(
         table.title,
         [table.columns[index] for index in kept],
@@ -106,9 +114,14 @@ def fitting(table: Table, width: int) -> Table:
 
 
 def _width(table: Table, kept: list[int]) -> int:
-    """Returns the characters a row takes with two spaces between columns and room for a mark."""
-    columns = [[table.columns[index].header, *(cells[index] + "*" for cells in table.rows)] for index in kept]
-    return sum(max(map(len, texts)) for texts in columns) + 2 * len(kept)
+    """Returns the characters a row takes at least, with two between columns and room for a mark."""
+    return sum(_column_width(table, index) + 2 for index in kept) - 2
+
+
+def _column_width(table: Table, index: int) -> int:
+    column = table.columns[index]
+    longest = max(len(column.header), *(len(cells[index]) + 1 for cells in table.rows), 0)
+    return min(longest, _FOLDED_WIDTH) if column.folds else longest
 
 
 def _print_rich(table: Table) -> None:
@@ -121,9 +134,8 @@ def _print_rich(table: Table) -> None:
     headed = any(column.header for column in table.columns)
     drawn = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), show_header=headed)
     for column in table.columns:
-        drawn.add_column(
-            column.header, justify="right" if column.right else "left", no_wrap=column.right, overflow="fold"
-        )
+        side: Literal["left", "right"] = "right" if column.right else "left"
+        drawn.add_column(column.header, justify=side, no_wrap=not column.folds, overflow="fold")
     for row, cells in enumerate(table.marked("{}*")):
         drawn.add_row(
             *(

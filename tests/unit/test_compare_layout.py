@@ -1,13 +1,16 @@
 """Tables on narrow, plain and colourless screens, and numbers as text."""
 
 import io
+import re
 
 import pytest
-from compare_helpers import make_cost, make_result
+from compare_helpers import leave_run, make_cost, make_result
 from hypothesis import given
 from hypothesis import strategies as st
 
 from effrec_cli.report import figures, layout
+from effrec_cli.report.board import board_table
+from effrec_cli.report.compare import compare
 from effrec_cli.report.layout import Column, Table
 from effrec_cli.report.tables import cost_table, metrics_table, print_result
 
@@ -43,6 +46,24 @@ def test_narrow_terminal_loses_the_least_important_columns_and_says_so():
     assert narrow.best == {(1, 1)}
     assert "extra" in narrow.notes[-1]
     assert layout.fitting(TABLE, 200) == TABLE
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_leaderboard_fits_a_terminal_of_any_usual_width(monkeypatch, tmp_path, width):
+    for at, loss in enumerate(("cce_sampled", "ce")):
+        found = make_result(0.1 + at / 10, loss=loss, ceiling={"ndcg@10": 0.4}, run={"max_epochs": 10**at})
+        leave_run(tmp_path / str(at), found)
+    (board,) = compare([tmp_path]).boards
+    screen = Screen()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("COLUMNS", str(width))
+    layout.print_table(board_table(board))
+    lines = screen.getvalue().splitlines()
+    assert max(len(re.sub(r"\x1b\[[\d;]*m", "", line)) for line in lines) <= width
+    text = " ".join(lines)
+    for whole in ("0.2000*", "0.1000", "method", "ndcg@10"):
+        assert whole in text
+    assert ("Too narrow" in text) == (width <= 120)
 
 
 class Screen(io.StringIO):
