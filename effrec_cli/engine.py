@@ -24,7 +24,7 @@ from effrec_cli.loop import interrupt, outofmemory, replay, snapshot
 from effrec_cli.loop.feeder import Feeder
 from effrec_cli.loop.finite import Failure
 from effrec_cli.loop.primitives import Primitives
-from effrec_cli.loop.seeds import mix
+from effrec_cli.loop.seeds import mix, plant
 from effrec_cli.loop.selection import Selection
 from effrec_cli.loop.totals import Totals
 from effrec_cli.optim import learning_rate
@@ -197,7 +197,7 @@ class Engine(Primitives):
         micros = self.config.run.accumulate
         for micro in range(micros):
             self.last_micro_batch = micro == micros - 1
-            torch.manual_seed(mix(self.config.seed, self.steps, self.world.rank, micro))
+            plant(mix(self.config.seed, self.steps, self.world.rank, micro), self.world.device)
             self._learn(feeder.next())
         self.steps += 1
         self.totals.step_done()

@@ -60,10 +60,7 @@ def launch(folder: Path, devices: int, device: str = "auto", module: str = "effr
             codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
             raise first_error(Path(reports), codes) from None
         except SignalException as stopped:
-            raise Interrupted(
-                f"Stopped by {stopped.sigval.name}; the ranks have saved themselves.",
-                fix=f"effrec resume {folder}",
-            ) from None
+            raise _interruption(Path(reports), stopped.sigval.name, folder) from None
 
 
 def report(error: BaseException, rank: int) -> None:
@@ -94,13 +91,26 @@ def first_error(reports: Path, exit_codes: dict[int, int]) -> EffrecError:
         reports: the folder that `report` wrote to.
         exit_codes: how the ranks that failed ended; negative is a signal.
     """
-    paths = sorted(reports.glob("rank-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    found = [json.loads(path.read_text()) for path in paths]
+    found = _read_reports(reports)
     telling = sorted((one for one in found if one["kind"] != _CUT_OFF), key=_order)
     silent = {rank: code for rank, code in exit_codes.items() if rank not in {one["rank"] for one in found}}
     if telling:
         return _rebuilt(telling[0])
     return _silent_death(silent) if silent or not found else _rebuilt(found[0])
+
+
+def _interruption(reports: Path, name: str, folder: Path) -> EffrecError:
+    """Returns what the ranks said when a signal stopped them, or that they had no time to say anything."""
+    said = [one for one in _read_reports(reports) if _kind(one) is Interrupted]
+    if said:
+        return _rebuilt(said[0])
+    return Interrupted(f"Stopped by {name}; the last checkpoint is intact.", fix=f"effrec resume {folder}")
+
+
+def _read_reports(reports: Path) -> list[dict[str, Any]]:
+    """Returns what ranks have reported, the earliest first."""
+    paths = sorted(reports.glob("rank-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def _is_cut_off(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from effrec_cli import distributed, launch
 from effrec_cli.distributed import World
 from effrec_cli.errors import EffrecError
+from effrec_cli.loop import interrupt
 
 _PR_SET_PDEATHSIG = 1
 
@@ -27,9 +28,10 @@ def main(arguments: list[str], work: Callable[[Path, World], object] | None = No
     stop_with_parent()
     rank = int(os.environ.get("RANK", "0"))
     try:
-        world = distributed.join(device)
-        (work or _train())(Path(folder), world)
-        world.leave()
+        with interrupt.listening():
+            world = distributed.join(device)
+            (work or _train())(Path(folder), world)
+            world.leave()
     except Exception as error:
         launch.report(error, rank)
         return error.exit_code if isinstance(error, EffrecError) else 1

@@ -69,6 +69,8 @@ class Feeder:
 
     def _work(self) -> None:
         try:
+            if self._device.index is not None:  # else each rank would open a context on the first GPU
+                torch.cuda.set_device(self._device)
             for batch in self._made():
                 if not self._put(batch):
                     return

@@ -572,3 +572,24 @@ def test_deterministic_refuses_by_name(tmp_path):
     assert torch.are_deterministic_algorithms_enabled()
     with pytest.raises(ConfigError, match="put_ has no deterministic implementation"):
         engine.loop()
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_like_any_other(tmp_path):
+    import shutil
+
+    if not (shutil.which("g++") or shutil.which("c++")):
+        pytest.skip("torch.compile needs a C++ compiler on a CPU")
+
+    class Dry(ToyMethod):
+        dropout = 0.0
+
+    results = []
+    for compiled in (False, True):
+        config = make_config(run__compile=compiled)
+        engine = make_engine(tmp_path / str(compiled), config, method=Dry(config))
+        engine.loop()
+        results.append(weights(engine))
+    assert results[0].keys() == results[1].keys()
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(results[1][name], tensor, rtol=1e-3, atol=1e-4)
