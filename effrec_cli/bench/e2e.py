@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from effrec_cli.bench.suites import Cell, Options, Trial
+from effrec_cli.paths import default_data_root
 from effrec_cli.result import Result
 from effrec_cli.schema import Config, EvaluationConfig, OptimizerConfig, RunConfig
 from effrec_cli.schema.dataset_synthetic import SyntheticConfig
@@ -42,7 +43,10 @@ def cells(options: Options) -> list[Cell]:
 
 
 def trial(cell: Cell, peer: str, device: torch.device) -> Trial:
-    """Returns a run of `effrec train` with the loss `peer`, in a folder that is thrown away."""
+    """Returns a run of `effrec train` with the loss `peer`, in a folder that is thrown away.
+
+    The prepared data stay where `effrec train` keeps them, so that the peers share them.
+    """
 
     def once() -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +72,7 @@ def config_of(size: dict[str, Any], loss: str, device: torch.device, folder: Pat
         optimizer=OptimizerConfig(),
         run=RunConfig(dir=str(folder / "run"), device=device.type, max_epochs=size["epochs"]),
         evaluation=EvaluationConfig(ks=[10], metrics=["ndcg", "hr"]),
-        data_root=str(folder / "data"),
+        data_root=str(default_data_root()),
     )
 
 

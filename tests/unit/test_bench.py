@@ -230,3 +230,13 @@ def test_tables_outside_a_source_tree_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "_RESULTS", tmp_path / "absent")
     with pytest.raises(ConfigError, match="source tree"):
         bench.main(["--tables"])
+
+
+@pytest.mark.slow
+def test_a_whole_run_gives_its_figures(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFFREC_DATA", str(tmp_path))
+    (cell,) = e2e.cells(QUICK)
+    figures = e2e.trial(cell, "cce", CPU)()
+    assert set(figures) == set(e2e.UNITS) - {"energy"}
+    assert 0 < figures["ndcg@10"] < 1
+    assert figures["total"] >= figures["epoch"]
