@@ -70,20 +70,28 @@ def careful_row(
     Raises:
         DataError: the row is malformed and the rule is `error`.
     """
-    values = []
+    try:
+        return [column.kind.careful(texts[column.name]) for column in columns]
+    except MalformedError:
+        column, why = _first_malformed(texts, columns)
+    text = texts[column.name]
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    bad.meet(
+        f"A value of column '{column.name}' {why}.",
+        f"{place}, column '{column.name}', value '{shown}'",
+        column.otherwise,
+    )
+    return None
+
+
+def _first_malformed(texts: Mapping[str, str], columns: Sequence[Column]) -> tuple[Column, str]:
+    """Returns the first column whose value is malformed, and what is wrong with it."""
     for column in columns:
-        text = texts[column.name]
         try:
-            values.append(column.kind.careful(text))
+            column.kind.careful(texts[column.name])
         except MalformedError as error:
-            shown = text if len(text) <= 80 else f"{text[:77]}..."
-            bad.meet(
-                f"A value of column '{column.name}' {error}.",
-                f"{place}, column '{column.name}', value '{shown}'",
-                column.otherwise,
-            )
-            return None
-    return values
+            return column, str(error)
+    raise AssertionError("this row is not malformed")
 
 
 def block_of(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> Block:

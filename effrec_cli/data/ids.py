@@ -39,8 +39,10 @@ class IdEncoder:
 
     def _add_strings(self, values: NDArray[Any]) -> Int32:
         """Returns the order of first arrival of each string."""
-        known = self._strings
-        return np.fromiter((known.setdefault(v, len(known)) for v in values.tolist()), np.int32, len(values))
+        known, words = self._strings, values.tolist()
+        for word in dict.fromkeys(words):
+            known.setdefault(word, len(known))
+        return np.fromiter(map(known.__getitem__, words), np.int32, len(words))
 
     def _add_integers(self, values: NDArray[Any]) -> Int32:
         """Returns each integer's place in the list of all chunks' distinct integers."""

@@ -121,16 +121,26 @@ class Text(Kind):
         return pa.string()
 
     def fast(self, array: Any) -> tuple[NDArray[Any], Mask]:
-        """Returns an object array of str and flags empty or overlong ids."""
+        """Returns an object array of str and flags empty or overlong ids.
+
+        Each distinct string becomes a Python object once, which makes this and the encoding of ids fast.
+        """
+        missing, encoded = _nulls(array), array.dictionary_encode()
+        if missing.any() and not self.required:
+            return self.fast(array.fill_null(""))
+        words, codes = encoded.dictionary, _filled(encoded.indices)
+        if not len(words):
+            return np.full(len(array), "", dtype=object), missing
+        flagged = self._flagged(words)[codes] if self.required else np.zeros_like(missing)
+        return words.to_numpy(zero_copy_only=False)[codes], missing | flagged
+
+    def _flagged(self, words: Any) -> Mask:
+        """Returns which of some strings cannot be ids."""
         import pyarrow.compute as pc
 
-        values, bad = array.to_numpy(zero_copy_only=False), _nulls(array)
-        if not self.required:
-            values[bad] = ""
-            return values, np.zeros_like(bad)
-        length = _filled(pc.utf8_length(array))
-        nul = _filled(pc.find_substring(array, "\0"))
-        return values, bad | (length == 0) | (length > LONGEST_ID) | ((nul >= 0) & ~bad)
+        length = _filled(pc.utf8_length(words))
+        has_nul = _filled(pc.find_substring(words, "\0")) >= 0
+        return (length == 0) | (length > LONGEST_ID) | has_nul
 
     def careful(self, text: str) -> str:
         """Returns the text as it is."""

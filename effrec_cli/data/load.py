@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from effrec_cli import registry
@@ -40,10 +41,9 @@ def load(config: DatasetConfig, data_root: Path, say: Say) -> RecData:
     source = open_source(config, data_root)
     source.ensure(say)
     folder = prepared_folder(config, data_root, source)
-    try:
+    with suppress(cache.BadCache):
         return cache.open_cache(folder)
-    except cache.BadCache:
-        return _build(source, config, folder, say)
+    return _build(source, config, folder, say)
 
 
 def load_prepared(folder: Path) -> RecData:

@@ -177,11 +177,28 @@ def test_too_little_disk_is_told_before_the_download(server, tmp_path, monkeypat
     assert server.requests == []
 
 
+def test_a_long_download_says_how_far_it_is_and_how_long_it_will_take(server, tmp_path, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(fetching.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(fetching, "_CHUNK_BYTES", 2000)
+    monkeypatch.setattr(fetching, "megabytes", str)
+    said = []
+    fetch(remote(server.url("data.zip")), tmp_path / "got", said.append)
+    assert [line for line in said if "left" in line][:2] == [
+        "  4000 at 0.0 MB/s, 12 s left",
+        "  8000 at 0.0 MB/s, 4 s left",
+    ]
+
+
 def archive():
     buffer = io.BytesIO()
+    files = {
+        "ml/ratings.csv": "userId,movieId,rating,timestamp\n1,10,4.0,50\n1,2,0.5,40\n",
+        "ml/movies.csv": "movieId,title,genres\n2,Two,War\n10,Ten,War\n",
+    }
     with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("ml/ratings.csv", "userId,movieId,rating,timestamp\n1,10,4.0,50\n1,2,0.5,40\n")
-        file.writestr("ml/movies.csv", "movieId,title,genres\n2,Two,War\n10,Ten,War\n")
+        for name, text in files.items():
+            file.writestr(zipfile.ZipInfo(name), text)  # of a fixed date: the same bytes each time
     return buffer.getvalue()
 
 

@@ -1,0 +1,56 @@
+"""Raw ids, as a user types them, to row numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effrec_cli.data.types import Catalogue
+from effrec_cli.errors import ConfigError, nearest_name
+
+_WINDOW = 500
+"""Ids in the neighbourhood of a missing one, in their order, among which the nearest is looked for."""
+
+
+def rows_of_ids(catalogue: Catalogue, ids: Sequence[str], kind: str, where: str) -> NDArray[np.int64]:
+    """Returns the row numbers of raw ids, int64 [len(ids)].
+
+    Rows are in ascending order of raw id, so that each look-up is a binary search, also in a memory-mapped file.
+
+    Args:
+        catalogue: users or items.
+        ids: as typed; numbers are recognised where the catalogue's ids are numbers.
+        kind: `user` or `item`, for the error.
+        where: where the ids were named, for the error.
+
+    Raises:
+        ConfigError: an id is not in the catalogue; names the nearest that is.
+    """
+    return np.array([_row(catalogue.ids, text.strip(), kind, where) for text in ids], dtype=np.int64)
+
+
+def _row(known: NDArray[np.generic], text: str, kind: str, where: str) -> int:
+    numeric = np.issubdtype(known.dtype, np.integer)
+    if numeric and not text.lstrip("-").isdecimal():
+        example = f", such as {known[0]}" if len(known) else ""
+        raise ConfigError(f"'{text}' is no {kind} id: they are whole numbers{example}.", where=where)
+    wanted = int(text) if numeric else text
+    at = int(np.searchsorted(known, wanted))
+    if at < len(known) and known[at] == wanted:
+        return at
+    raise ConfigError(
+        f"There is no {kind} with the id '{text}'.",
+        where=where,
+        nearest=_nearest(known, at, text, numeric),
+        fix=f"one of the {len(known):,} ids in the run's ids/{kind}s.npy",
+    )
+
+
+def _nearest(known: NDArray[np.generic], at: int, text: str, numeric: bool) -> str | None:
+    """Returns the id next to where `text` would stand: in value for numbers, in spelling for strings."""
+    if numeric:
+        beside = [int(each) for each in known[max(0, at - 1) : at + 1]]
+        return str(min(beside, key=lambda each: abs(each - int(text)))) if beside else None
+    return nearest_name(text, (str(each) for each in known[max(0, at - _WINDOW) : at + _WINDOW]))
