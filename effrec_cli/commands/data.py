@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.report.description import tables
 from effrec_cli.report.layout import Column, Table, print_table
 from effrec_cli.schema import Config
+
+_FACTS = ("family", "state", "bytes", "download_bytes", "license")
 
 
 def main(argv: list[str]) -> int:
@@ -76,42 +78,48 @@ def _composed(options: argparse.Namespace) -> Config:
 
 
 def _ls(options: argparse.Namespace) -> int:
-    found = [_entry(config) for config in _all_datasets(options.config_dir)]
+    found = list(_entries(options.config_dir))
     if options.json:
         print(json.dumps(found, indent=1))
         return 0
-    headers = ("name", "state", "on disk", "to fetch", "licence")
-    rows = [
-        [_shown(entry[key]) for key in ("name", "state", "bytes", "download_bytes", "license")]
-        for entry in found
-    ]
-    columns = [Column(header, right=header in ("on disk", "to fetch")) for header in headers]
+    headers = {
+        "name": "name",
+        "state": "state",
+        "bytes": "on disk",
+        "download_bytes": "to fetch",
+        "license": "licence",
+    }
+    columns = [Column(header, right=key.endswith("bytes")) for key, header in headers.items()]
+    rows = [[_shown(entry[key]) for key in headers] for entry in found]
     print_table(Table("Datasets", columns, rows, notes=["use: effrec train dataset=NAME"]))
     return 0
 
 
-def _all_datasets(config_dir: str | None) -> list[Config]:
-    """Returns the settings of every dataset, effrec's own and those of a user's folder."""
+def _entries(config_dir: str | None) -> Iterator[dict[str, Any]]:
+    """Yields what is known of every dataset, effrec's own and those of a user's folder."""
     from hydra.types import RunMode
 
     with opened(Folders(extra=config_dir), []) as hydra:
-        names = sorted(hydra.config_loader.get_group_options("dataset"))
-        return [
-            checked(hydra.compose_config(CONFIG_NAME, [f"dataset={name}"], RunMode.RUN)) for name in names
-        ]
+        for name in sorted(hydra.config_loader.get_group_options("dataset")):
+            try:
+                config = checked(hydra.compose_config(CONFIG_NAME, [f"dataset={name}"], RunMode.RUN))
+                yield {"name": name, **_facts(config)}
+            except Exception as error:  # one broken file of the user's must not hide the others
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                yield {"name": name, **dict.fromkeys(_FACTS), "state": f"broken: {reason}"}
 
 
-def _entry(config: Config) -> dict[str, Any]:
+def _facts(config: Config) -> dict[str, Any]:
     found = holding(config.dataset, Path(config.data_root))
     absent = found.state == "absent"
-    return {
-        "name": config.dataset.name,
-        "family": config.dataset.family,
-        "state": found.state,
-        "bytes": found.bytes or None,
-        "download_bytes": getattr(config.dataset, "archive_bytes", None) if absent else None,
-        "license": getattr(config.dataset, "license", "") or None,
-    }
+    facts = (
+        config.dataset.family,
+        found.state,
+        found.bytes or None,
+        getattr(config.dataset, "archive_bytes", None) if absent else None,
+        getattr(config.dataset, "license", "") or None,
+    )
+    return dict(zip(_FACTS, facts, strict=True))
 
 
 def _shown(value: Any) -> str:
@@ -161,7 +169,7 @@ def _verify(options: argparse.Namespace) -> int:
         raise DataError(
             f"Nothing of {options.name} is on this machine.",
             where=config.data_root,
-            fix=f"effrec data fetch {options.name}, or effrec data import {options.name} PATH",
+            fix=f"effrec data import {options.name} PATH, or effrec data describe {options.name} to prepare it",
         )
     wrong = found.verify()
     folders = [str(path) for path in ([found.raw.folder] if found.raw else []) + found.prepared]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -21,7 +22,7 @@ _TIMEOUT_S = 30
 _CHUNK_BYTES = 1 << 20
 _SAY_EVERY_S = 5.0
 _TRIES = 3
-_BROKEN = (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError)
+_BROKEN = (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 
 
 @dataclass(frozen=True)

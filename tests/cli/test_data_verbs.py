@@ -45,8 +45,12 @@ def test_ls_shows_every_dataset_and_its_state(effrec, release):
 def test_ls_lists_a_users_own_yaml(effrec, tmp_path):
     (tmp_path / "conf" / "dataset").mkdir(parents=True)
     (tmp_path / "conf" / "dataset" / "mine.yaml").write_text("name: mine\nfamily: table\npath: x.csv\n")
+    (tmp_path / "conf" / "dataset" / "odd.yaml").write_text("name: odd\nfamily: nothing\n")
     done = effrec("data", "ls", "--json", "--config-dir", str(tmp_path / "conf"))
-    assert {entry["name"]: entry["family"] for entry in json.loads(done.out)}["mine"] == "table"
+    by_name = {entry["name"]: entry for entry in json.loads(done.out)}
+    assert by_name["mine"]["family"] == "table"
+    assert by_name["odd"]["state"].startswith("broken: ")
+    assert "ml-1m" in by_name
 
 
 def test_import_from_an_archive_and_describe(effrec, release, tmp_path):
