@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ _WINDOW = 500
 def rows_of_ids(catalogue: Catalogue, ids: Sequence[str], kind: str, where: str) -> NDArray[np.int64]:
     """Returns the row numbers of raw ids, int64 [len(ids)].
 
-    Rows are in ascending order of raw id, so that each look-up is a binary search, also in a memory-mapped file.
+    Rows are in ascending order of raw id, so that each look-up is a binary search, on disk too.
 
     Args:
         catalogue: users or items.
@@ -33,11 +34,11 @@ def rows_of_ids(catalogue: Catalogue, ids: Sequence[str], kind: str, where: str)
 
 def _row(known: NDArray[np.generic], text: str, kind: str, where: str) -> int:
     numeric = np.issubdtype(known.dtype, np.integer)
-    if numeric and not text.lstrip("-").isdecimal():
+    if numeric and not re.fullmatch(r"-?\d+", text):
         example = f", such as {known[0]}" if len(known) else ""
         raise ConfigError(f"'{text}' is no {kind} id: they are whole numbers{example}.", where=where)
     wanted = int(text) if numeric else text
-    at = int(np.searchsorted(known, wanted))
+    at = int(np.searchsorted(known, _bounded(wanted)))
     if at < len(known) and known[at] == wanted:
         return at
     raise ConfigError(
@@ -46,6 +47,11 @@ def _row(known: NDArray[np.generic], text: str, kind: str, where: str) -> int:
         nearest=_nearest(known, at, text, numeric),
         fix=f"one of the {len(known):,} ids in the run's ids/{kind}s.npy",
     )
+
+
+def _bounded(wanted: int | str) -> int | str:
+    """Returns a number that int64 can hold and that stands where `wanted` would."""
+    return wanted if isinstance(wanted, str) else max(-(2**63), min(wanted, 2**63 - 1))
 
 
 def _nearest(known: NDArray[np.generic], at: int, text: str, numeric: bool) -> str | None:

@@ -1,0 +1,122 @@
+"""`effrec evaluate`: scores a finished run again, by its own protocol or another."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effrec_cli.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from effrec_cli.artifacts import OpenRun
+    from effrec_cli.schema import EvaluationConfig
+
+_SAME = 1e-9
+"""Metrics that differ by less are called equal: the last bits of scores may depend on the device."""
+
+
+def main(argv: list[str]) -> int:
+    """Ranks the cases of a split again with the run's weights, and prints metrics and protocol.
+
+    Raises:
+        ConfigError: there is no finished run at the path, or a setting is wrong.
+        DataError: the run's dataset is not on this machine.
+        EnvironmentFault: no such device.
+    """
+    from effrec_cli import artifacts, env
+    from effrec_cli.evaluation.ranking import protocol_of, rank_cases
+
+    options = _parser().parse_args(argv)
+    opened = artifacts.open_run(options.run, env.resolve_device(options.device))
+    settings = settings_of(opened, options)
+    data = opened.data
+    if data is None:
+        raise _no_data(opened)
+    cases = data.valid if options.split == "valid" else data.test
+    found = rank_cases(opened.method.scorer(), data, cases, settings)
+    record = {
+        "run": str(options.run),
+        "split": options.split,
+        "metrics": found,
+        "protocol": protocol_of(data, settings),
+        "same_as_result": _agreement(opened, options.split, found, settings),
+    }
+    if options.json:
+        print(json.dumps(record, indent=2))
+    else:
+        _print(opened, record, settings)
+    return 0
+
+
+def settings_of(opened: OpenRun, options: argparse.Namespace) -> EvaluationConfig:
+    """Returns the run's evaluation settings with what the command line changes."""
+    settings: EvaluationConfig = opened.config.evaluation
+    ks = cut_offs(options.ks) if options.ks else list(settings.ks)
+    return replace(settings, ks=ks, seen=options.seen or settings.seen, block_rows=None)
+
+
+def cut_offs(text: str) -> list[int]:
+    """Returns the cut-offs of a text such as `10,20`.
+
+    Raises:
+        ConfigError: one is no whole number above 0.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise ConfigError("Cut-offs are whole numbers above 0.", where=f"--ks {text}", fix="--ks 10,20")
+    return sorted({int(word) for word in words})
+
+
+def _no_data(opened: OpenRun) -> DataError:
+    dataset = opened.result.dataset
+    return DataError(
+        f"The dataset of this run, {dataset['name']} ({dataset['hash'][:12]}), is not prepared here.",
+        where=f"data_root={opened.config.data_root}",
+        fix=f"effrec data describe {dataset['name']} data_root={opened.config.data_root}",
+    )
+
+
+def _agreement(
+    opened: OpenRun, split: str, found: dict[str, float], settings: EvaluationConfig
+) -> bool | None:
+    """Returns whether the metrics are those of result.json; None where they were measured in another way."""
+    kept = opened.result.metrics.get(split, {})
+    shared = found.keys() & kept.keys()
+    if settings.seen != opened.config.evaluation.seen or not shared:
+        return None
+    return all(abs(found[name] - kept[name]) < _SAME for name in shared)
+
+
+def _print(opened: OpenRun, record: dict[str, Any], settings: EvaluationConfig) -> None:
+    from effrec_cli.commands.show import protocol_words
+    from effrec_cli.report.layout import print_table, say
+    from effrec_cli.report.tables import metrics_table
+
+    same_rule = settings.seen == opened.config.evaluation.seen
+    ceiling = opened.result.ceiling if same_rule else None
+    shown = replace(opened.result, metrics={record["split"]: record["metrics"]}, ceiling=ceiling)
+    print_table(metrics_table(shown, record["split"]))
+    say(f"\nprotocol  {protocol_words(record['protocol'])}")
+    verdicts = {True: "the same as", False: "NOT the same as", None: "measured in another way than"}
+    say(f"          {verdicts[record['same_as_result']]} {Path(record['run']) / 'result.json'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="effrec evaluate",
+        description="Scores a finished run again on its dataset; what is not said stays as the run had it.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/mine")
+    parser.add_argument(
+        "--split", choices=("valid", "test"), default="test", help="which cases (default: test)"
+    )
+    parser.add_argument("--ks", metavar="K,K", help="other cut-offs, such as 10,20")
+    parser.add_argument(
+        "--seen", choices=("exclude", "keep"), help="whether items of the history may be listed"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return parser
