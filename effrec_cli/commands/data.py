@@ -169,7 +169,7 @@ def _verify(options: argparse.Namespace) -> int:
         raise DataError(
             f"Nothing of {options.name} is on this machine.",
             where=config.data_root,
-            fix=f"effrec data import {options.name} PATH, or effrec data describe {options.name} to prepare it",
+            fix=f"effrec data import {options.name} PATH, or effrec data describe {options.name}",
         )
     wrong = found.verify()
     folders = [str(path) for path in ([found.raw.folder] if found.raw else []) + found.prepared]
