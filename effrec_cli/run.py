@@ -21,7 +21,7 @@ from effrec_cli.engine import Engine
 from effrec_cli.evaluation.cost import CostMeter, flops_per_sample
 from effrec_cli.evaluation.protocol import protocol_of
 from effrec_cli.evaluation.ranking import rank_cases
-from effrec_cli.loop import outofmemory
+from effrec_cli.loop import interrupt, outofmemory
 from effrec_cli.methods.base import Method
 from effrec_cli.precision import resolve_precision
 from effrec_cli.report.progress import Progress
@@ -46,21 +46,10 @@ def run(config: Config, overrides: list[str]) -> result.Result:
     Raises:
         EffrecError: what stopped the run; its folder keeps what was reached.
     """
-    if distributed.is_one_of_many():
-        return _run_among_others(config, overrides)
-    env.resolve_device(config.run.device)
-    folder = RunFolder(_settled(config)).open(resume=config.run.resume)
-    try:
-        if folder.finished:
-            say(f"{folder.path} holds a finished run; it is left as it is.")
-        else:
-            _keep_settings(folder, config, overrides)
-            _train_here_or_launch(folder, config)
-        found = result.read(folder.path)
-    finally:
-        folder.close()
-    print_result(found, folder.path)
-    return found
+    with interrupt.listening():
+        if distributed.is_one_of_many():
+            return _run_among_others(config, overrides)
+        return _run_here(config, overrides)
 
 
 def resume(path: Path) -> result.Result:
@@ -169,6 +158,22 @@ def _settled(config: Config) -> Path:
     if config.run.dir is None:
         config.run.dir = str(new_run_dir(config))
     return Path(config.run.dir)
+
+
+def _run_here(config: Config, overrides: list[str]) -> result.Result:
+    env.resolve_device(config.run.device)
+    folder = RunFolder(_settled(config)).open(resume=config.run.resume)
+    try:
+        if folder.finished:
+            say(f"{folder.path} holds a finished run; it is left as it is.")
+        else:
+            _keep_settings(folder, config, overrides)
+            _train_here_or_launch(folder, config)
+        found = result.read(folder.path)
+    finally:
+        folder.close()
+    print_result(found, folder.path)
+    return found
 
 
 def _keep_settings(folder: RunFolder, config: Config, overrides: list[str]) -> None:

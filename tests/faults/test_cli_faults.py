@@ -99,7 +99,7 @@ def test_told_to_stop_it_saves_and_can_be_resumed(uninterrupted, tmp_path, data_
 
 def test_a_second_process_in_the_folder_is_refused(tmp_path, data_root):
     folder = tmp_path / "run"
-    first = start(folder, data_root)
+    first = start(folder, data_root, "run.max_epochs=1000")  # outlasts the second whatever the machine does
     wait_for_lines(folder, 1, first)
     second = start(folder, data_root, "run.resume=auto")
     _, error = second.communicate()
