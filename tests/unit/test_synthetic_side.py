@@ -221,6 +221,15 @@ def test_large_images_lie_in_a_file_and_are_the_same(monkeypatch):
     assert np.array_equal(small, large)
 
 
+def test_the_smallest_world_has_all_sides():
+    source = source_of(num_users=10, num_items=10, num_clusters=1, interactions_per_user=4.0)
+    data = prepared(source)
+    made = source.side(data)
+    assert made["impressions_candidates"].shape[1] == data.num_items // 2
+    assert len(made["item_images"]) == len(source.titles(data.items.ids)) == data.num_items
+    assert source.ceiling(data)["cases"] == data.num_users
+
+
 def test_users_features_belong_to_their_block():
     source = source_of(num_users=9000, num_items=200, interactions_per_user=4.0, side=["features"])
     data = prepared(source)

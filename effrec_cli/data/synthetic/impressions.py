@@ -64,7 +64,7 @@ def _candidates(world: World, rng: np.random.Generator, rows: Rows, block: Block
     again = np.repeat(moments, half)
     nothing = np.empty((len(again), 0), dtype=np.int32)
     visitors = Visitors(block.interests[again], block.times[again], block.items[again - 1], nothing)
-    personal = draw(world, rng, visitors).reshape(-1, half)
+    personal = draw(world, rng, visitors).reshape(len(moments), half)
     popular = world.draw(rng.random((len(moments), width - half)).ravel()).reshape(len(moments), -1)
     slates = rows.of_items(np.concatenate([personal, popular], axis=1))
     while (poor := (slates < 0) | _repeated(slates)).any():
