@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +17,60 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
+@dataclass(frozen=True)
+class Advice:
+    """What a user can do about a disk that could not be written.
+
+    Attributes:
+        full: where it is full.
+        closed: where it may not be written.
+        other: about any other fault; None lets those pass as they are.
+    """
+
+    full: str
+    closed: str
+    other: str | None = None
+
+
+RUN_ADVICE = Advice(
+    full="free some space on that disk, then `effrec resume` the run",
+    closed="name a folder you may write to: run.dir=PATH",
+    other="see that the disk is there and sound, then `effrec resume` the run",
+)
+DATA_ADVICE = Advice(
+    full="free some space on that disk, or choose another: data_root=PATH",
+    closed="choose a folder you may write to: data_root=PATH or EFFREC_DATA=PATH",
+)
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, advice: Advice = RUN_ADVICE) -> Iterator[None]:
     """Turns an OSError raised inside into EnvironmentFault, which says that `path` could not be written."""
     try:
         yield
     except OSError as fault:
-        raise cannot_write(path, fault) from fault
+        fix = _fix(fault, advice)
+        if fix is None:
+            raise
+        reason = os.strerror(fault.errno) if fault.errno else str(fault)
+        what = f"Cannot write {path}: {reason}. What was saved before is intact."
+        raise EnvironmentFault(what, where=str(path), fix=fix) from fault
 
 
-def cannot_write(path: Path, fault: OSError) -> EnvironmentFault:
-    """Returns the error for a file or folder that could not be written."""
-    reason = os.strerror(fault.errno) if fault.errno else str(fault)
-    return EnvironmentFault(
-        f"Cannot write {path}: {reason}. What was saved before is intact.",
-        where=str(path),
-        fix=_advice(fault),
-    )
-
-
-def _advice(fault: OSError) -> str:
+def _fix(fault: OSError, advice: Advice) -> str | None:
     if fault.errno in _FULL:
-        return "free some space on that disk, then `effrec resume` the run"
-    if fault.errno in _CLOSED:
-        return "name a folder you may write to: run.dir=PATH"
-    return "see that the disk is there and sound, then `effrec resume` the run"
+        return advice.full
+    return advice.closed if fault.errno in _CLOSED else advice.other
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, advice: Advice = RUN_ADVICE) -> None:
     """Puts `data` at `path` in one move: a reader, or a crash, sees the old file or the new one.
 
     Raises:
         EnvironmentFault: the disk is full, read-only or broken; the old file is untouched.
     """
     draft = path.with_name(f".writing-{path.name}")
-    with writing(path):
+    with writing(path, advice):
         try:
             with draft.open("wb") as file:
                 file.write(data)
@@ -63,9 +83,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, advice: Advice = RUN_ADVICE) -> None:
     """Puts `content` at `path` as JSON, in one move; raises as `write_bytes` does."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(), advice)
 
 
 def sync_file(path: Path) -> None:

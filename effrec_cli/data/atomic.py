@@ -1,65 +1,28 @@
-"""Files that appear whole or not at all, and locks that die with their process."""
+"""Folders of data that appear whole or not at all, and locks that die with their process."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from effrec_cli.errors import EnvironmentFault
-
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-_NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
+from effrec_cli import durable
 
 
-@contextmanager
-def disk_faults(path: Path) -> Iterator[None]:
+def disk_faults(path: Path) -> AbstractContextManager[None]:
     """Turns a full disk or a folder that may not be written into an EnvironmentFault about `path`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise EnvironmentFault(
-                "The disk is full.", where=str(path), fix="free some space, or choose another data_root=PATH"
-            ) from error
-        if error.errno in _NO_RIGHT:
-            raise EnvironmentFault(
-                "This folder may not be written.",
-                where=f"{path} ({error.strerror})",
-                fix="choose a folder of your own by data_root=PATH or EFFREC_DATA=PATH",
-            ) from error
-        raise
-
-
-def sync(path: Path) -> None:
-    """Forces a file or folder onto the disk, so that a rename after it never shows less than all of it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return durable.writing(path, durable.DATA_ADVICE)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path`, whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Writes `value` to `path`, whole or not at all, making the folder where it is missing."""
     with disk_faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("w", encoding="utf-8") as handle:
-                json.dump(value, handle, indent=1, ensure_ascii=False)
-                handle.flush()
-                os.fsync(handle.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-        sync(path.parent)
+    durable.write_json(path, value, durable.DATA_ADVICE)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -93,13 +56,13 @@ def new_folder(target: Path) -> Iterator[Path]:
 def _publish(aside: Path, target: Path) -> None:
     """Renames `aside`, once it is on the disk, to `target`; what was there goes afterwards."""
     for path in [*aside.rglob("*"), aside]:
-        sync(path)
+        durable.sync_file(path)
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     aside.rename(target)
-    sync(target.parent)
+    durable.sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
