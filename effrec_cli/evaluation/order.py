@@ -8,6 +8,7 @@ helps a model whose scores tie.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -71,32 +72,37 @@ def best(scores: Tensor, k: int, ranks: Tensor) -> tuple[Tensor, Tensor]:
 
 def _contenders(scores: Tensor, k: int, ranks: Tensor) -> tuple[Tensor, Tensor]:
     """Returns rows and columns of cells among which each row's first k are, by row."""
-    floor, row, column = _reaching(scores, k)
-    if len(row) <= 4 * k * len(scores):
-        return row, column
-    # Very many ties: of those at the floor, only the first k by key can be listed.
-    tied = torch.where(scores == floor, -ranks, -math.inf)
-    _, tied_row, tied_column = _reaching(tied, k)
-    above = scores[row, column] > floor[row, 0]
-    row, order = torch.cat([row[above], tied_row]).sort(stable=True)
-    return row, torch.cat([column[above], tied_column])[order]
-
-
-def _reaching(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns a floor [B, 1] that k or more cells of a row reach (if so many are finite), and those cells."""
-    width = _group_width(scores.shape[1], k)
-    maxima = _group_maxima(scores, width)
+    maxima = _group_maxima(scores, _group_width(scores.shape[1], k))
     if bool(maxima.isnan().any()):
         raise NonFiniteError("The model gave a score that is not a number.", where="ranking the catalogue")
+    # k groups reach the floor, so k cells do, unless fewer than that are finite.
     floor = maxima.topk(k, dim=1).values[:, -1:].clamp(min=torch.finfo(scores.dtype).min)
     row, group = (maxima >= floor).nonzero(as_tuple=True)
-    if width == 1:
-        return floor, row, group
-    columns = group[:, None] + maxima.shape[1] * torch.arange(width, device=scores.device)
-    inside = columns < scores.shape[1]
+    if len(row) <= 2 * k * len(scores):
+        return _cells(scores, row, group, maxima.shape[1], torch.ge, floor)
+    # Very many ties at the floor: of those only the first k by key can be listed. Keys are distinct, so that
+    # the second call does not come here.
+    row, group = (maxima > floor).nonzero(as_tuple=True)
+    above = _cells(scores, row, group, maxima.shape[1], torch.gt, floor)
+    tied = _contenders(torch.where(scores == floor, -ranks, -math.inf), k, ranks)
+    rows, order = torch.cat([above[0], tied[0]]).sort(stable=True)
+    return rows, torch.cat([above[1], tied[1]])[order]
+
+
+def _cells(
+    scores: Tensor,
+    row: Tensor,
+    group: Tensor,
+    num_groups: int,
+    passes: Callable[[Tensor, Tensor], Tensor],
+    floor: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Returns rows and columns of the cells in these groups whose score passes the row's floor."""
+    width = -(-scores.shape[1] // num_groups)
+    columns = group[:, None] + num_groups * torch.arange(width, device=scores.device)
     cells = scores[row[:, None], columns.clamp(max=scores.shape[1] - 1)]
-    keep = inside & (cells >= floor[row])
-    return floor, row[:, None].expand_as(keep)[keep], columns[keep]
+    keep = (columns < scores.shape[1]) & passes(cells, floor[row])
+    return row[:, None].expand_as(keep)[keep], columns[keep]
 
 
 def _group_width(num_items: int, k: int) -> int:
