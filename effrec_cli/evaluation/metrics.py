@@ -126,7 +126,9 @@ def _users_by_item(data: RecData, rows: int = 1 << 22) -> tuple[int, NDArray[np.
     while first < data.num_users:
         last = max(first + 1, int(np.searchsorted(end, start[first] + rows)))
         positions, owner = flat_ranges(start[first:last], end[first:last])
-        cells = np.unique(owner * data.num_items + data.sequences.items[positions])
-        met += np.bincount(cells % data.num_items, minlength=data.num_items)
+        # Sorted here because np.unique goes by a hash table, many times slower.
+        cells = np.sort(owner * data.num_items + data.sequences.items[positions])
+        distinct = cells[np.diff(cells, prepend=-1) > 0]
+        met += np.bincount(distinct % data.num_items, minlength=data.num_items)
         first = last
     return int((end > start).sum()), met
