@@ -34,10 +34,10 @@ def correction_of(kind: str, num_items: int, num_negatives: int, num_usable: int
     return math.log(others / num_usable) if num_usable else 0.0
 
 
-def usable_ids(negatives: Tensor, target: int, ignore_index: int = -100) -> Tensor:
-    """Returns the ids [n] of one row's negatives [N] that are neither its target nor an unused slot."""
+def usable_slots(negatives: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
+    """Returns bool [M, N]: neither a hit, nor an unused slot, nor in a row without a target."""
     unused = (negatives == ignore_index) & (negatives < 0)
-    return negatives[(negatives != target) & ~unused].long()
+    return (negatives != targets[:, None]) & ~unused & (targets != ignore_index)[:, None]
 
 
 def sampled_rows(
@@ -50,20 +50,15 @@ def sampled_rows(
     ignore_index: int = -100,
 ) -> Rows:
     """Returns loss and log-sum-exp, float64 [M] each, of the softmax over each row's candidates."""
-    hidden, items = hidden.double(), items.double()
-    losses, lses = [], []
-    for state, target, drawn in zip(hidden, targets.tolist(), negatives, strict=True):
-        if target == ignore_index:
-            losses.append(state.new_zeros(()))
-            lses.append(state.new_zeros(()))
-            continue
-        ids = usable_ids(drawn, target, ignore_index)
-        k = correction_of(correction, len(items), len(drawn), len(ids))
-        positive = items[target] @ state
-        lse = torch.logsumexp(torch.cat([positive[None], items[ids] @ state + k]), dim=0)
-        losses.append(lse - positive)
-        lses.append(lse)
-    return _stack(losses, hidden), _stack(lses, hidden)
+    usable = usable_slots(negatives, targets, ignore_index)
+    positive, negative = _logits(hidden, items, targets, negatives, usable, ignore_index)
+    number = negatives.shape[1]
+    k = [correction_of(correction, len(items), number, count) for count in usable.sum(dim=1).tolist()]
+    negative = negative + torch.tensor(k, dtype=torch.float64, device=hidden.device)[:, None]
+    candidates = torch.cat([positive[:, None], negative.masked_fill(~usable, -math.inf)], dim=1)
+    lse = torch.logsumexp(candidates, dim=1)
+    ignored = targets == ignore_index
+    return (lse - positive).masked_fill(ignored, 0), lse.masked_fill(ignored, 0)
 
 
 def sampled_gradients(
@@ -82,11 +77,12 @@ def sampled_gradients(
     1(n_j = v)].
     """
     hidden, items, upstream = hidden.double(), items.double(), upstream.double()
+    usable = usable_slots(negatives, targets, ignore_index)
     of_hidden, of_items = torch.zeros_like(hidden), torch.zeros_like(items)
     for i, target in enumerate(targets.tolist()):
         if target == ignore_index:
             continue
-        ids = usable_ids(negatives[i], target, ignore_index)
+        ids = negatives[i][usable[i]]
         k = correction_of(correction, len(items), negatives.shape[1], len(ids))
         candidates = [target, *ids.tolist()]
         logits = [items[target] @ hidden[i]] + [items[n] @ hidden[i] + k for n in ids.tolist()]
@@ -100,8 +96,11 @@ def sampled_gradients(
 
 def full_rows(hidden: Tensor, items: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Rows:
     """Returns loss and log-sum-exp, float64 [M] each, of the softmax over all V items."""
-    everyone = torch.arange(len(items), device=items.device).expand(len(hidden), -1)
-    return sampled_rows(hidden, items, targets, everyone, correction="none", ignore_index=ignore_index)
+    ignored = targets == ignore_index
+    logits = hidden.double().masked_fill(ignored[:, None], 0) @ items.double().T
+    lse = torch.logsumexp(logits, dim=1)
+    positive = logits.gather(1, targets.masked_fill(ignored, 0).long()[:, None]).squeeze(1)
+    return (lse - positive).masked_fill(ignored, 0), lse.masked_fill(ignored, 0)
 
 
 def full_gradients(
@@ -124,16 +123,18 @@ def binary_rows(
     ignore_index: int = -100,
 ) -> Tensor:
     """Returns the loss, float64 [M], of a sigmoid for the positive and for each usable negative."""
-    hidden, items = hidden.double(), items.double()
-    losses = []
-    for state, target, drawn in zip(hidden, targets.tolist(), negatives, strict=True):
-        if target == ignore_index:
-            losses.append(state.new_zeros(()))
-            continue
-        others = items[usable_ids(drawn, target, ignore_index)] @ state
-        losses.append(-beta * logsigmoid(items[target] @ state) - logsigmoid(-others).sum())
-    return _stack(losses, hidden)
+    usable = usable_slots(negatives, targets, ignore_index)
+    positive, negative = _logits(hidden, items, targets, negatives, usable, ignore_index)
+    others = logsigmoid(-negative).masked_fill(~usable, 0).sum(dim=1)
+    return (-beta * logsigmoid(positive) - others).masked_fill(targets == ignore_index, 0)
 
 
-def _stack(rows: list[Tensor], hidden: Tensor) -> Tensor:
-    return torch.stack(rows) if rows else hidden.sum(dim=1)
+def _logits(
+    hidden: Tensor, items: Tensor, targets: Tensor, negatives: Tensor, usable: Tensor, ignore_index: int
+) -> Rows:
+    """Returns <e, c_y> [M] and <e, c_nj> [M, N] in float64, of item 0 and state 0 where nothing is usable."""
+    ignored = targets == ignore_index
+    hidden, items = hidden.double().masked_fill(ignored[:, None], 0), items.double()
+    positive = (hidden * items[targets.masked_fill(ignored, 0).long()]).sum(dim=1)
+    negative = (hidden[:, None] * items[negatives.masked_fill(~usable, 0).long()]).sum(dim=2)
+    return positive, negative

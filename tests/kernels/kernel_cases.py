@@ -87,5 +87,7 @@ def check(found, true, dtype):
     bounds = LOSS_BOUND[dtype], GRADIENT_BOUND[dtype] * slack, GRADIENT_BOUND[dtype] * slack
     for name, one, other, bound in zip(("loss", "hidden", "items"), found, true, bounds, strict=True):
         assert torch.isfinite(one).all(), name
-        assert relative(one, other) <= bound, name
+        # A few numbers may all be unlucky in rounding: what storing the truth would cost is allowed.
+        stored = relative(other.to(dtype), other) if name != "loss" else 0
+        assert relative(one, other) <= max(bound, 1.1 * stored), name
     assert found[1].dtype == found[2].dtype == dtype

@@ -91,13 +91,11 @@ def test_any_chunk(device, items, chunk_bytes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [1, 33, 129, 1000])
+@pytest.mark.parametrize("rows", [1, 33, 300])
 @pytest.mark.parametrize("negatives", [1, 16, 511])
-@pytest.mark.parametrize("items", [3, 1001, 65_537])
+@pytest.mark.parametrize("items", [3, 1001, 20_011])
 @pytest.mark.parametrize("dim", [1, 50, 257])
 def test_the_whole_grid(device, dim, items, negatives, rows, dtype):
-    if rows * negatives * dim > 2e7:
-        rows = 33
     compare(make_case(rows, negatives, items, dim, dtype, device), dtype, chunk_bytes=1 << 20)
 
 
