@@ -8,14 +8,19 @@ from collections.abc import Callable, Iterator
 from effrec_cli.bench.records import Record, make_record
 from effrec_cli.bench.suites import Cell, Options, Suite
 from effrec_cli.bench.worker import Failed, Worker
+from effrec_cli.errors import unknown_name
 
 Tell = Callable[[str], None]
 
 
 def measure(name: str, suite: Suite, options: Options, tell: Tell) -> Iterator[Record]:
-    """Yields one record for each cell and peer, a cell at a time, until the time is up."""
+    """Yields one record for each cell and peer, a cell at a time, until the time is up.
+
+    Raises:
+        ConfigError: no cell is called as asked for.
+    """
     begun = time.monotonic()
-    cells = suite.cells(options)
+    cells = chosen(suite.cells(options), options.only)
     for at, cell in enumerate(cells):
         if at and time.monotonic() - begun > 60 * options.minutes:
             left = ", ".join(other.name for other in cells[at:])
@@ -23,6 +28,18 @@ def measure(name: str, suite: Suite, options: Options, tell: Tell) -> Iterator[R
             return
         tell(f"{name}: {cell.name}")
         yield from measure_cell(name, suite, cell, options)
+
+
+def chosen(cells: list[Cell], only: str) -> list[Cell]:
+    """Returns the cells whose names hold `only`.
+
+    Raises:
+        ConfigError: there is none; with the nearest name.
+    """
+    found = [cell for cell in cells if only in cell.name]
+    if not found:
+        raise unknown_name("cell", only, [cell.name for cell in cells], where="--only")
+    return found
 
 
 def measure_cell(name: str, suite: Suite, cell: Cell, options: Options) -> Iterator[Record]:

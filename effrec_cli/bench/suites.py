@@ -34,11 +34,13 @@ class Options:
         device: what to measure on.
         quick: fewer cells and repeats, to see that all works.
         minutes: start no further cell after so many.
+        only: measure the cells whose names hold this text.
     """
 
     device: torch.device
     quick: bool = False
     minutes: float = 5.0
+    only: str = ""
 
 
 @dataclass(frozen=True)

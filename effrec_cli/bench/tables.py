@@ -53,7 +53,8 @@ def _caption(records: list[Record]) -> str:
     """Returns where and when the records were measured."""
     newest = max(records, key=lambda record: record["date"])
     commits = list(dict.fromkeys(record["commit"][:8] for record in records))
-    threads = f", {newest['threads']} threads" if newest["device_kind"] == "cpu" else ""
+    counts = sorted({record["threads"] for record in records})
+    threads = f", threads: {', '.join(map(str, counts))}" if newest["device_kind"] == "cpu" else ""
     versions = ", ".join(f"{name} {version}" for name, version in newest["versions"].items() if version)
     return f"**{newest['device']}**{threads} ({versions}; commit {', '.join(commits)}; {newest['date'][:10]})"
 
@@ -77,11 +78,14 @@ def _number(value: float) -> str:
 
 
 def _words(parameters: dict[str, Any]) -> str:
-    return ", ".join(f"{_amount(value)} {name}" for name, value in parameters.items())
+    return ", ".join(_word(name, value) for name, value in parameters.items())
 
 
-def _amount(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _word(name: str, value: Any) -> str:
+    """Returns a parameter, a number with its name and a text, such as `float32`, without."""
+    if isinstance(value, str):
+        return value
+    return f"{value:,} {name}" if isinstance(value, int) else f"{value:g} {name}"
 
 
 def _row(cells: list[str]) -> str:

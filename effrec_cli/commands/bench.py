@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     suites.check_name(options.suite)
     device = resolve_device(options.device)
     folder = options.out or default_folder(options.quick)
-    wanted = suites.Options(device, options.quick, options.minutes)
+    wanted = suites.Options(device, options.quick, options.minutes, options.only)
     path, good = folder, False
     for record in suites.measure(options.suite, wanted, say):
         say(f"  {line(record)}")
@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("suite", nargs="?", metavar="SUITE", help="without one, the suites are listed")
     parser.add_argument("--list", action="store_true", help="list the suites and their cells")
     parser.add_argument("--quick", action="store_true", help="tiny cells, to see that all works")
+    parser.add_argument("--only", default="", metavar="TEXT", help="the cells whose names hold this text")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--minutes", type=float, default=5.0, help="start no further cell after so many (5)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to keep the records")

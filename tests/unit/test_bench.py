@@ -87,6 +87,14 @@ def test_no_cell_is_started_after_the_time_is_up_but_one_always_is(calls):
     assert len({record["cell"] for record in harness.measure("fake", FakeSuite, QUICK, said.append)}) == 2
 
 
+def test_cells_are_chosen_by_name(calls):
+    found = harness.measure("fake", FakeSuite, replace(QUICK, only="sec"), lambda text: None)
+    assert {record["cell"] for record in found} == {"second"}
+    with pytest.raises(ConfigError) as caught:
+        list(harness.measure("fake", FakeSuite, replace(QUICK, only="secnd"), lambda text: None))
+    assert caught.value.nearest == "second"
+
+
 def test_a_worker_is_a_process_that_does_the_work():
     cell = Cell(
         "quick", ("torch ce",), {"rows": 8, "items": 20, "negatives": 4, "dim": 4, "dtype": "float32"}

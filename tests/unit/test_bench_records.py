@@ -17,7 +17,14 @@ UNITS = {"time": "ms"}
 
 
 def record(cell="small", peer="torch ce", times=(3.0, 1.0, 2.0), **more):
-    made = records.make_record("loss", cell, peer, {"rows": 1024}, [{"time": t} for t in times], UNITS)
+    made = records.make_record(
+        "loss",
+        cell,
+        peer,
+        {"rows": 1024, "dtype": "float32", "mean": 2.5},
+        [{"time": t} for t in times],
+        UNITS,
+    )
     return {**records.stamped(made, CPU), "device": "AMD EPYC", "commit": "0123456789+", **more}
 
 
@@ -83,10 +90,11 @@ def test_table_shows_the_median_and_where_they_differ_the_extremes(tmp_path):
     table = suite_tables("loss", tmp_path).splitlines()
     assert "**AMD EPYC**" in table[1]
     assert "commit 01234567" in table[1]
+    assert f"threads: {torch.get_num_threads()} (" in table[1]
     assert table[3:] == [
         "| cell | by | time, ms |",
         "| --- | --- | ---: |",
-        "| small: 1,024 rows | torch ce | 2.00 (1.00 to 3.00) |",
+        "| small: 1,024 rows, float32, 2.5 mean | torch ce | 2.00 (1.00 to 3.00) |",
         "|  | effrec cce | 0.5 |",
         "|  | liger | out of memory |",
         "",
