@@ -43,7 +43,7 @@ def complete(effrec, monkeypatch):
         ("effrec train method=i", ["method=itemknn"]),
         ("effrec train method=", ["method=cce", "method=ease", "method=itemknn", "method=pop"]),
         ("effrec validate model=sas", ["model=sasrec"]),
-        ("effrec train method=ease method.l", ["method.l2="]),
+        ("effrec train method=ease method.l", ["method.l2=", "method.last="]),
         ("effrec train -m method=i", ["method=itemknn"]),
         ("effrec train seed=1,2 -m method=i", ["method=itemknn"]),
         ("effrec train run.dev", ["run.device=", "run.devices="]),
