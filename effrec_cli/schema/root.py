@@ -60,7 +60,7 @@ class RunConfig:
     device: str = setting("auto", choices=("auto", "cpu", "cuda"))
     devices: int = setting(1, low=1)
     precision: str = setting("auto", choices=("auto", "fp32", "bf16", "fp16"))
-    max_epochs: int = setting(50, low=0)
+    max_epochs: int = setting(100, low=0)
     max_steps: int | None = setting(None, low=1)
     max_minutes: float | None = setting(None, above=0)
     accumulate: int = setting(1, low=1)
@@ -68,7 +68,7 @@ class RunConfig:
     compile: bool = False
     deterministic: bool = False
     validate_every: int = setting(1, low=1)
-    patience: int | None = setting(None, low=1)
+    patience: int | None = setting(8, low=1)
     checkpoint_every_steps: int | None = setting(None, low=1)
     resume: str = setting("never", choices=("never", "auto"))
     log_every: int = setting(50, low=1)
