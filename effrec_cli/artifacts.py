@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from effrec_cli import compose, registry, result
+from effrec_cli import compose, paths, registry, result
 from effrec_cli.data.load import load_prepared
 from effrec_cli.data.types import Catalogue, EvalCases, RecData, Sequences
 from effrec_cli.durable import writing
@@ -93,10 +93,16 @@ def _catalogues(path: Path) -> tuple[Catalogue, Catalogue]:
 
 
 def _dataset(config: Config, found: result.Result) -> RecData | None:
-    """Returns the prepared dataset with the content the run was trained on, if it is on this machine."""
+    """Returns the prepared dataset with the content the run was trained on, if it is on this machine.
+
+    It is looked for where the run found it and, since a run may have come from elsewhere, at `EFFREC_DATA`.
+    """
     name, digest = found.dataset["name"], found.dataset["hash"]
-    folder = Path(config.data_root) / "prepared" / f"{name}-{digest[:12]}"
-    return load_prepared(folder) if folder.is_dir() else None
+    for root in (Path(config.data_root), paths.default_data_root()):
+        folder = root / "prepared" / f"{name}-{digest[:12]}"
+        if folder.is_dir():
+            return load_prepared(folder)
+    return None
 
 
 def _shape_only(found: result.Result, users: Catalogue, items: Catalogue) -> RecData:

@@ -56,7 +56,7 @@ class Scorer(Protocol):
     device: torch.device
 
     def score(self, users: Tensor, histories: Histories) -> Tensor:
-        """Returns scores float [B, num_items]; a higher score ranks first.
+        """Returns scores float [B, num_items]; a higher score ranks first. The caller may overwrite them.
 
         Args:
             users: int64 [B] user row numbers (-1 for a user that training never saw).
