@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from effrec_cli.data.batches import Batch, Share
-from effrec_cli.data.shuffle import shuffled
+from effrec_cli.data.shuffle import draw_below, shuffled
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import DataError
 
@@ -39,8 +40,9 @@ class NextItemBatches:
     """Batches of windows, a pure function of (seed, epoch, position); implements `Batches`.
 
     A user with n training items has n - 1 targets (the first item has nothing before it). `slide` cuts them
-    into windows of L that end at the user's last item, so each is a target exactly once an epoch and only the
-    first window may be shorter; `last` keeps the last window alone. Nothing behind `train_end` is read.
+    into as few windows of L as hold them, so each is a target exactly once an epoch; the first and the last
+    window may be shorter, and how much the first is, is drawn anew each epoch, so that a target sees another
+    part of its past each time. `last` takes the last L targets alone. Nothing behind `train_end` is read.
 
     A step has at most `batch_size` windows: an epoch's windows are dealt evenly over its steps, so that no
     small step is left over at the end.
@@ -63,12 +65,11 @@ class NextItemBatches:
     def __init__(self, data: RecData, batch_size: int, max_length: int, window: str, seed: int) -> None:
         self.items = data.sequences.items
         self.max_length = max_length
+        self.window = window
         self.seed = seed
         self.offsets = np.asarray(data.sequences.offsets[:-1])
-        self.num_targets = np.maximum(np.asarray(data.train_end) - self.offsets - 1, 0)
-        windows = -(-self.num_targets // max_length)
-        if window == "last":
-            windows = np.minimum(windows, 1)
+        self.num_targets = _targets_of_users(data)
+        windows = _windows_of_users(self.num_targets, max_length, window)
         self.first_window = np.concatenate([[0], np.cumsum(windows)])
         self.num_samples = int(self.first_window[-1])
         if not self.num_samples:
@@ -89,7 +90,7 @@ class NextItemBatches:
         m targets, known here so that a device need not be asked.
         """
         samples = self._samples(epoch, position)
-        windows = self._windows(samples)
+        windows = self._windows(samples, epoch)
         low, high = _part(len(samples), share)
         mine = Windows(windows.start[low:high], windows.length[low:high])
         return Batch(self._tensors(mine, low), high - low, int(windows.length.sum()), step)
@@ -99,12 +100,17 @@ class NextItemBatches:
         low, high = (self.num_samples * at // self.steps_per_epoch for at in (position, position + 1))
         return shuffled(np.arange(low, high), self.num_samples, seed=self.seed, epoch=epoch)
 
-    def _windows(self, samples: Int64) -> Windows:
-        """Returns what the numbered windows read."""
+    def _windows(self, samples: Int64, epoch: int) -> Windows:
+        """Returns what the numbered windows read in this epoch."""
         users = np.searchsorted(self.first_window, samples, side="right") - 1
-        from_last = self.first_window[users + 1] - 1 - samples
-        end = self.num_targets[users] - from_last * self.max_length
-        start = np.maximum(end - self.max_length, 0)
+        first, after_last = self.first_window[users], self.first_window[users + 1]
+        targets = self.num_targets[users]
+        shorter = (after_last - first) * self.max_length - targets
+        if self.window == "slide":
+            shorter = draw_below(shorter + 1, users, seed=self.seed, epoch=epoch)
+        start = (samples - first) * self.max_length - shorter
+        end = np.minimum(start + self.max_length, targets)
+        start = np.maximum(start, 0)
         return Windows(self.offsets[users] + start, end - start)
 
     def _tensors(self, windows: Windows, first_index: int) -> dict[str, torch.Tensor]:
@@ -125,6 +131,26 @@ class NextItemBatches:
     def _width(self, windows: Windows) -> int:
         longest = int(windows.length.max(initial=1))
         return min(self.max_length, -(-longest // WIDTH_STEP) * WIDTH_STEP)
+
+
+def batch_size_for(data: RecData, max_length: int, window: str) -> int:
+    """Returns a batch size for these data: about a hundred steps an epoch, a power of two from 16 to 256.
+
+    Small data need small batches to be learnt in few passes, large data large ones to use the device.
+    """
+    windows = int(_windows_of_users(_targets_of_users(data), max_length, window).sum())
+    return min(256, max(16, 2 ** round(math.log2(max(1, windows) / 100))))
+
+
+def _targets_of_users(data: RecData) -> Int64:
+    """Returns how many targets each user has, int64 [num_users]."""
+    return np.maximum(np.asarray(data.train_end) - np.asarray(data.sequences.offsets[:-1]) - 1, 0)
+
+
+def _windows_of_users(num_targets: Int64, max_length: int, window: str) -> Int64:
+    """Returns how many windows each user's targets are cut into, int64 [num_users]."""
+    windows = -(-num_targets // max_length)
+    return np.minimum(windows, 1) if window == "last" else windows
 
 
 def _part(count: int, share: Share) -> tuple[int, int]:

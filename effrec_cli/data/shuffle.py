@@ -1,4 +1,4 @@
-"""A random order of any length that is computed, not stored."""
+"""Random orders and numbers that are computed from a key, not stored."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def shuffled(positions: NDArray[np.int64], count: int, *, seed: int, epoch: int)
         result[outside] = _feistel(result[outside], side, keys)
         outside = outside[result[outside] >= count]
     return result.astype(np.int64)
+
+
+def draw_below(
+    bounds: NDArray[np.int64], names: NDArray[np.int64], *, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Returns for each name a number from 0 to its bound - 1, the same for the same name, seed and epoch.
+
+    Args:
+        bounds: int64 [n], each 1 or more and far below 2^64.
+        names: int64 [n], such as users.
+        seed: the run's seed.
+        epoch: pass over the data.
+    """
+    key = np.random.SeedSequence([epoch, seed]).generate_state(1, np.uint64).astype(np.uint64)
+    return (_mix(names.astype(np.uint64) ^ key) % bounds.astype(np.uint64)).astype(np.int64)
 
 
 def _feistel(values: UInt64, side: np.uint64, keys: UInt64) -> UInt64:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from effrec_cli.backbone import model_for
 from effrec_cli.data.batches import Batch, Batches
-from effrec_cli.data.next_item import NextItemBatches
+from effrec_cli.data.next_item import NextItemBatches, batch_size_for
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
@@ -53,18 +53,26 @@ class CCE(Method):
 
     task: ClassVar[str] = "next_item"
 
+    def prepare(self, data: RecData) -> RecData:
+        """Returns the data as they are; a batch size left open is chosen for them and written down."""
+        own = self.config.method
+        if own.batch_size is None:
+            own.batch_size = batch_size_for(data, self.config.model.max_length, own.window)
+        return super().prepare(data)
+
     def build(self, data: RecData) -> nn.Module:
         """Returns the sequence model on the CPU, drawn from the run's seed.
 
-        Only `data.num_items` is looked at. Where `model.dim` is None it is `width_for` that many items.
+        Only `data.num_items` is looked at. Where `model.dim` is None it becomes `width_for` that many items.
 
         Raises:
             ConfigError: the model does not take this task, or its width does not divide into heads.
         """
+        kind = model_for(self.task, self.config.model.name)
+        if self.config.model.dim is None:
+            self.config.model.dim = width_for(data.num_items)
         settings = dataclasses.asdict(self.config.model)
-        kind = model_for(self.task, settings.pop("name"))
-        if settings["dim"] is None:
-            settings["dim"] = width_for(data.num_items)
+        del settings["name"]
         _check_heads(settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)

@@ -22,8 +22,10 @@ class CCEConfig:
             `constant` log((V-1)/(N+1)) (the official kernels'), `none`.
         gbce_t: calibration t of gBCE, 0 plain BCE and 1 unbiased.
         kernel: who computes: `auto`, `triton`, `torch` or `reference`; never what is computed.
-        batch_size: sequences in a step, over all processes and micro-batches.
-        window: `last` trains on the last L+1 items of each user, `slide` on every window of L.
+        batch_size: sequences in a step, over all processes and micro-batches; None chooses a power of two
+            from 16 to 256 that makes about a hundred steps an epoch.
+        window: `last` trains on the last L+1 items of each user, `slide` on all, cut into windows of L
+            elsewhere each epoch.
     """
 
     name: str = "cce"
@@ -32,5 +34,5 @@ class CCEConfig:
     correction: str = setting("exact", choices=("exact", "constant", "none"))
     gbce_t: float = setting(0.75, low=0, high=1)
     kernel: str = setting("auto", choices=("auto", "triton", "torch", "reference"))
-    batch_size: int = setting(128, low=1)
+    batch_size: int | None = setting(None, low=1)
     window: str = setting("slide", choices=("last", "slide"))

@@ -13,11 +13,13 @@ class SASRecConfig:
 
     Attributes:
         name: always `sasrec`.
-        dim: width D of item vectors and hidden states; None chooses from the number of items.
+        dim: width D of item vectors and hidden states; None chooses from the number of items V, the power
+            of two from sqrt(V) / 2 up, at least 32, at most 256.
         num_layers: Transformer blocks.
         num_heads: attention heads; must divide `dim`.
         max_length: positions L that the model sees.
-        dropout: on embeddings, attention and feed-forward.
+        dropout: on embeddings and on what attention and feed-forward add; with `norm: sasrec` also on
+            attention weights and between the feed-forward's layers, as in the reference.
         norm: `pre` or `post` LayerNorm, or `sasrec` (queries normed, residual adds the normed query: the
             reference's).
         ffn_ratio: width of the feed-forward layer over `dim`.
@@ -31,8 +33,8 @@ class SASRecConfig:
     num_layers: int = setting(2, low=1)
     num_heads: int = setting(2, low=1)
     max_length: int = setting(100, low=1)
-    dropout: float = setting(0.2, low=0, high=0.99)
-    norm: str = setting("pre", choices=("pre", "post", "sasrec"))
+    dropout: float = setting(0.3, low=0, high=0.99)
+    norm: str = setting("post", choices=("pre", "post", "sasrec"))
     ffn_ratio: float = setting(4.0, above=0)
     activation: str = setting("gelu", choices=("relu", "gelu"))
     init_std: float | None = setting(0.02, above=0)

@@ -154,8 +154,16 @@ def test_width_follows_the_catalogue(num_items, width):
 
 
 def test_width_is_chosen_where_none_is_given():
-    assert make(model={"dim": None}).model.item_embeddings.shape == (V, 32)
+    method = make(model={"dim": None})
+    assert method.model.item_embeddings.shape == (V, 32)
+    assert method.config.model.dim == 32
     assert make(model={"dim": 24}).model.item_embeddings.shape == (V, 24)
+
+
+def test_a_batch_size_left_open_suits_the_data_and_is_written_down():
+    method = make(batch_size=None)
+    assert method.config.method.batch_size == 16
+    assert make(batch_size=5).config.method.batch_size == 5
 
 
 def test_a_width_that_heads_cannot_share_is_refused():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from effrec_cli.data.batches import Share
-from effrec_cli.data.next_item import NextItemBatches
+from effrec_cli.data.next_item import NextItemBatches, batch_size_for
 from effrec_cli.data.shuffle import shuffled
 from effrec_cli.data.types import Catalogue, EvalCases, RecData, Sequences
 from effrec_cli.errors import DataError
@@ -111,7 +111,28 @@ def test_epochs_and_seeds_have_orders_of_their_own():
         for epoch in (0, 1)
     ]
     assert len({tuple(order) for order in orders}) == 4
-    assert len({tuple(sorted(order)) for order in orders}) == 1
+
+
+def test_slide_cuts_elsewhere_each_epoch():
+    """27 targets in three windows of 10: the first and the last are 3 short together, in any way."""
+    batches = make(max_length=10, lengths=[30])
+    cuts = collections.Counter()
+    for epoch in range(400):
+        found = [batches.batch(epoch, position, Share(), 0) for position in range(batches.steps_per_epoch)]
+        start = torch.cat([b.tensors["inputs"][:, 0] for b in found])
+        lengths = torch.cat([b.tensors["lengths"] for b in found])[start.argsort()].tolist()
+        assert lengths[1] == 10
+        assert lengths[0] + lengths[2] == 17
+        cuts[lengths[0]] += 1
+    assert sorted(cuts) == [7, 8, 9, 10]
+    assert min(cuts.values()) > 60
+
+
+def test_last_and_short_histories_are_never_cut():
+    for batches in (make("last", lengths=[30]), make("slide", lengths=[9])):
+        found = [epoch_of(batches, epoch)[0].tensors for epoch in range(5)]
+        assert all(torch.equal(tensors["inputs"], found[0]["inputs"]) for tensors in found)
+        assert found[0]["lengths"].tolist() in ([7], [6])
 
 
 @pytest.mark.parametrize(("ranks", "micros"), [(2, 1), (1, 3), (2, 2), (5, 2)])
@@ -170,6 +191,22 @@ def test_batches_are_no_wider_than_their_longest_window_asks():
     widths = sorted(batch.tensors["inputs"].shape[1] for batch in epoch_of(batches))
     assert widths == [16, 16, 64]
     assert make(max_length=7).batch(0, 0, Share(), 0).tensors["inputs"].shape[1] == 7
+
+
+@pytest.mark.parametrize(
+    ("users", "window", "size"),
+    [
+        (9, "slide", 16),
+        (700, "slide", 32),
+        (700, "last", 16),
+        (6000, "slide", 256),
+        (6000, "last", 64),
+        (90_000, "slide", 256),
+    ],
+)
+def test_batch_size_makes_about_a_hundred_steps(users, window, size):
+    """Each user has 27 targets: 4 windows of 7."""
+    assert batch_size_for(make_data([30] * users), 7, window) == size
 
 
 def test_data_with_nothing_to_foretell_are_refused():
