@@ -27,8 +27,8 @@ UNITS = {
 }
 
 # users, items, mean length, epochs, negatives, sequences in a step.
-_GPU = {"100k items": (20_000, 100_000, 40.0, 3, 511, 512), "10k items": (20_000, 10_000, 40.0, 5, 255, 256)}
-_CPU = {"1k items": (1000, 1_000, 30.0, 6, 127, 64)}
+_GPU = {"100k items": (20_000, 100_000, 40.0, 6, 511, 128), "10k items": (20_000, 10_000, 40.0, 6, 255, 128)}
+_CPU = {"500 items": (1000, 500, 30.0, 8, 63, 32)}
 _QUICK = {"quick": (100, 60, 10.0, 1, 15, 32)}
 
 
@@ -69,7 +69,7 @@ def config_of(size: dict[str, Any], loss: str, device: torch.device, folder: Pat
         ),
         model=SASRecConfig(dim=64, max_length=min(100, length)),
         method=CCEConfig(loss=loss, num_negatives=size["negatives"], batch_size=size["batch"]),
-        optimizer=OptimizerConfig(),
+        optimizer=OptimizerConfig(lr=3e-3),
         run=RunConfig(dir=str(folder / "run"), device=device.type, max_epochs=size["epochs"]),
         evaluation=EvaluationConfig(ks=[10], metrics=["ndcg", "hr"]),
         data_root=str(default_data_root()),
