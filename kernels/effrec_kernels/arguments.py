@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_key, check_negatives, check_tensors
+from .checks import check_choice, check_key, check_negatives, check_tensors
 from .chunks import default_chunk_bytes
-from .problem import Problem
+from .problem import CORRECTIONS, Problem
 
 
 def compute_dtype(hidden: Tensor) -> torch.dtype:
@@ -77,6 +77,7 @@ def sampled_problem(
     check_tensors(hidden, items, targets, row_weights)
     number = check_negatives(hidden, negatives, num_negatives)
     check_key(seed, step)
+    check_choice("correction", correction, CORRECTIONS)
     rows = global_rows(hidden, row_offset)
     return Problem(
         hidden=hidden,

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from .arguments import sampled_problem
 from .candidates import correction_term
-from .checks import check_choice, check_ids, check_reduction
+from .checks import check_ids, check_reduction
 from .evaluate import Reduction
-from .problem import CORRECTIONS, Problem
+from .problem import Problem
 from .rng import draw_negatives
 
 
@@ -35,7 +35,6 @@ def sampled_cross_entropy_dense(
     their rows gathered and multiplied, and autograd keeps it all: about 3 tensors of M*N*D numbers at the
     peak. Arguments, result and errors are those of `sampled_cross_entropy`; second derivatives exist.
     """
-    check_choice("correction", correction, CORRECTIONS)
     check_reduction(reduction, normalizer)
     problem = sampled_problem(
         hidden,

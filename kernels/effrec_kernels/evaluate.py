@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,23 +52,17 @@ class Reduction:
         return total / (by or 1.0)
 
 
-def evaluate(problem: Problem, reduction: Reduction, kernel: str) -> Tensor:
-    """Returns the reduced loss of `problem`, computed by `kernel`."""
-    if which_kernel(kernel, problem.hidden) == "torch" and _gradients_can_be_held(problem, reduction):
-        total, _, _ = loss_sum(*problem.flat(), reduction.row_weights, *wanted(problem))
+def evaluate(problem: Problem, reduction: Reduction, kernel: str, return_lse: bool = False) -> Any:
+    """Returns the reduced loss of `problem`, and with `return_lse` each row's log-sum-exp [M] beside it."""
+    computed_by = which_kernel(kernel, problem.hidden)
+    if computed_by == "torch" and not return_lse and _gradients_can_be_held(problem, reduction):
+        total, _, _ = loss_sum(*problem.flat(), reduction.row_weights, *_wanted(problem))
         return reduction.divide(total, problem)
-    return reduction(evaluate_rows(problem, kernel)[0], problem)
+    loss, lse = _reference_rows(problem) if computed_by == "reference" else loss_rows(*problem.flat())
+    return (reduction(loss, problem), lse) if return_lse else reduction(loss, problem)
 
 
-def evaluate_rows(problem: Problem, kernel: str) -> tuple[Tensor, Tensor]:
-    """Returns each row's loss and log-sum-exp [M], both differentiable, 0 in rows without a target."""
-    if which_kernel(kernel, problem.hidden) == "reference":
-        return _reference_rows(problem)
-    loss, lse = loss_rows(*problem.flat())
-    return loss, lse
-
-
-def wanted(problem: Problem) -> tuple[bool, bool]:
+def _wanted(problem: Problem) -> tuple[bool, bool]:
     """Returns whether gradients by hidden states and by items are wanted."""
     enabled = torch.is_grad_enabled()
     return enabled and problem.hidden.requires_grad, enabled and problem.items.requires_grad

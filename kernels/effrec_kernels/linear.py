@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .arguments import full_problem
 from .checks import check_reduction
-from .evaluate import Reduction, evaluate, evaluate_rows
+from .evaluate import Reduction, evaluate
 
 
 def linear_cross_entropy(
@@ -48,8 +48,4 @@ def linear_cross_entropy(
     problem = full_problem(
         hidden, items, targets, row_weights=row_weights, ignore_index=ignore_index, chunk_bytes=chunk_bytes
     )
-    reduce = Reduction(reduction, row_weights, normalizer)
-    if return_lse:
-        loss, lse = evaluate_rows(problem, kernel)
-        return reduce(loss, problem), lse
-    return evaluate(problem, reduce, kernel)
+    return evaluate(problem, Reduction(reduction, row_weights, normalizer), kernel, return_lse)

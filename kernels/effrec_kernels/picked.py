@@ -38,7 +38,8 @@ class Gathered:
             for some in chunks.slices(len(ids), self.step)
         ]
         if sums.items is not None:
-            add_by_item(sums.items, ids, logits, part.hidden.to(sums.items.dtype))
+            states = part.hidden.to(sums.items.dtype)
+            add_by_item(sums.items, ids, logits, states, self.problem.chunk_bytes)
         loss, lse = zip(*results, strict=True)
         return torch.cat(loss), torch.cat(lse)
 

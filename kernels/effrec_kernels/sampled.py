@@ -8,8 +8,7 @@ from torch import Tensor
 
 from .arguments import sampled_problem
 from .checks import check_choice, check_reduction
-from .evaluate import Reduction, evaluate, evaluate_rows
-from .problem import CORRECTIONS
+from .evaluate import Reduction, evaluate
 
 SAMPLERS = ("uniform",)
 
@@ -68,14 +67,12 @@ def sampled_cross_entropy(
         dtype where it is on, else to that of `hidden`; the softmax runs in float32.
 
     Raises:
-        ValueError: shapes do not fit, or an option has no such value.
-        TypeError: a dtype is not one of those above.
+        ValueError, TypeError: shapes or dtypes do not fit, or an option has no such value.
         IndexError: an id is outside the table (always on a CPU; on CUDA with EFFREC_DEBUG=1).
         KernelUnavailable: `kernel` cannot run here.
         RuntimeError: a second derivative is asked for.
     """
     check_choice("sampler", sampler, SAMPLERS)
-    check_choice("correction", correction, CORRECTIONS)
     check_reduction(reduction, normalizer)
     problem = sampled_problem(
         hidden,
@@ -91,8 +88,4 @@ def sampled_cross_entropy(
         chunk_bytes=chunk_bytes,
         correction=correction,
     )
-    reduce = Reduction(reduction, row_weights, normalizer)
-    if return_lse:
-        loss, lse = evaluate_rows(problem, kernel)
-        return reduce(loss, problem), lse
-    return evaluate(problem, reduce, kernel)
+    return evaluate(problem, Reduction(reduction, row_weights, normalizer), kernel, return_lse)

@@ -4,12 +4,14 @@ import gc
 import weakref
 
 import pytest
+import torch
 from effrec_kernels import (
     binary_cross_entropy_sampled,
     linear_cross_entropy,
     sampled_cross_entropy,
     sampled_cross_entropy_dense,
 )
+from effrec_kernels.products import add_by_item
 from kernel_cases import make_case
 from torch.profiler import ProfilerActivity, profile
 
@@ -66,6 +68,19 @@ def test_the_full_softmax_never_holds_more_than_a_chunk_of_logits(rows, items, r
     )
     assert largest <= items * D * 4 < rows * items * 4
     assert peak <= 2 * (rows + items) * D * 4 + 3 * CHUNK
+
+
+def test_sums_by_item_keep_to_their_room_where_all_ids_are_distinct():
+    rows, width, items, dim, room = 300, 50, 15_000, 32, 1 << 16
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randperm(items, generator=draw).int().view(rows, width)
+    weights, hidden = torch.rand(rows, width, generator=draw), torch.randn(rows, dim, generator=draw)
+    total = torch.zeros(items, dim)
+    largest, _ = allocations(lambda: add_by_item(total, ids, weights, hidden, room))
+    assert largest <= rows * width * 8 < rows * width * dim * 4
+    expected = torch.zeros(items, dim)
+    expected[ids.flatten().long()] = (weights[:, :, None] * hidden[:, None]).flatten(0, 1)
+    assert torch.equal(total, expected)
 
 
 def test_the_baseline_holds_it_all():
