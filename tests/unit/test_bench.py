@@ -147,7 +147,8 @@ def test_ceilings_count_what_is_moved_and_computed(monkeypatch):
 
 def test_extra_memory_is_the_works_own():
     held = torch.ones(1 << 22)
-    used = clock.extra_bytes(lambda: torch.ones(1 << 23).sum(), CPU)
+    # The kernel may take file pages back meanwhile, which hides growth; never is more seen than there was.
+    used = max(clock.extra_bytes(lambda: torch.ones(1 << 23).sum(), CPU) for _ in range(5))
     assert 30 << 20 <= used < 60 << 20
     assert held.sum() == 1 << 22
 
