@@ -4,6 +4,7 @@ import pytest
 import torch
 from effrec_kernels import (
     binary_cross_entropy_sampled,
+    compute,
     gbce,
     linear_cross_entropy,
     sampled_cross_entropy,
@@ -30,6 +31,18 @@ def options_of(loss, case):
     return {} if loss is linear_cross_entropy else {"negatives": case.negatives}
 
 
+def _all_rows(problem):
+    return torch.arange(len(problem.targets), device=problem.targets.device)
+
+
+@pytest.fixture(params=["rows with a target", "all rows"])
+def visited(request, monkeypatch):
+    """A CPU skips rows without a target; a GPU, where counting them would wait, computes and blanks them."""
+    if request.param == "all rows":
+        monkeypatch.setattr(compute, "_rows_to_visit", _all_rows)
+
+
+@pytest.mark.usefixtures("visited")
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("items", [40, 1001])
@@ -68,6 +81,7 @@ def test_padding_equals_absence(device, loss, place, items, reduction):
         assert (found[0][padding] == 0).all()
 
 
+@pytest.mark.usefixtures("visited")
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("rows", [0, 1, 33])
