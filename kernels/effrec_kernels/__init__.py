@@ -1,6 +1,6 @@
 """Losses over a large catalogue, in Triton where it runs and in PyTorch; depends on torch alone."""
 
-from . import reference
+from . import flops, reference
 from .binary import binary_cross_entropy_sampled, gbce, gbce_beta
 from .dense import sampled_cross_entropy_dense
 from .dispatch import KERNELS, KernelUnavailable, which_kernel
@@ -13,6 +13,7 @@ __all__ = [
     "KernelUnavailable",
     "binary_cross_entropy_sampled",
     "draw_negatives",
+    "flops",
     "gbce",
     "gbce_beta",
     "linear_cross_entropy",
