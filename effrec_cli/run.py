@@ -21,6 +21,7 @@ from effrec_cli.engine import Engine
 from effrec_cli.evaluation.cost import CostMeter, flops_per_sample
 from effrec_cli.evaluation.protocol import protocol_of
 from effrec_cli.evaluation.ranking import rank_cases
+from effrec_cli.kept_settings import refuse_other_settings
 from effrec_cli.loop import interrupt, outofmemory
 from effrec_cli.methods.base import Method
 from effrec_cli.precision import resolve_precision
@@ -162,7 +163,10 @@ def _settled(config: Config) -> Path:
 
 def _run_here(config: Config, overrides: list[str]) -> result.Result:
     env.resolve_device(config.run.device)
-    folder = RunFolder(_settled(config)).open(resume=config.run.resume)
+    folder = RunFolder(_settled(config))
+    if config.run.resume == "auto":
+        refuse_other_settings(folder.path, config)
+    folder.open(resume=config.run.resume)
     try:
         if folder.finished:
             say(f"{folder.path} holds a finished run; it is left as it is.")
@@ -197,6 +201,7 @@ def _run_among_others(config: Config, overrides: list[str]) -> result.Result:
     config.run.dir = world.from_main(str(_settled(config)) if world.is_main else "")
     path = Path(config.run.dir)
     if world.is_main:
+        refuse_other_settings(path, config)
         path.mkdir(parents=True, exist_ok=True)
         _keep_settings(RunFolder(path), config, overrides)
     world.wait()

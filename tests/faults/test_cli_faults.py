@@ -115,6 +115,15 @@ def test_a_finished_run_is_left_alone(uninterrupted, data_root):
     assert (uninterrupted / "result.json").stat().st_mtime_ns == before
 
 
+def test_a_run_is_not_overwritten_by_another(uninterrupted, data_root):
+    before = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+    process = start(uninterrupted, data_root, "seed=2", "run.resume=auto")
+    _, error = process.communicate()
+    assert process.returncode == 2
+    assert "seed was 1, now 2" in error
+    assert before == {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+
+
 @pytest.mark.slow
 def test_two_ranks_end_to_end(tmp_path, data_root):
     folder = tmp_path / "run"
