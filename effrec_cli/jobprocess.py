@@ -14,6 +14,7 @@ from types import FrameType
 
 from effrec_cli import failures
 from effrec_cli.errors import EffrecError, EnvironmentFault, Interrupted, OutOfMemoryError
+from effrec_cli.loop.interrupt import held
 from effrec_cli.outcomes import INTERRUPTED, Outcome, Task
 from effrec_cli.schema import check
 
@@ -40,7 +41,8 @@ def perform_apart(task: Task, outcomes: Path) -> Outcome:
 def perform(task: Task, outcomes: Path) -> Outcome:
     """Runs the task in this process and returns its outcome, which is also kept in `outcomes`."""
     try:
-        from effrec_cli.run import run
+        with held():
+            from effrec_cli.run import run
 
         metrics = run(check.build(task.settings), task.overrides).metrics
         outcome = Outcome.done(task, metrics)

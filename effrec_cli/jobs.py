@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from effrec_cli import failures, jobprocess
 from effrec_cli.compose import checked
+from effrec_cli.loop.interrupt import held
 from effrec_cli.outcomes import INTERRUPTED, Outcome, Task
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Job:
         try:
             config = checked(composed)
 
-            from effrec_cli.run import run
+            with held():
+                from effrec_cli.run import run
 
             run(config, _overrides())
         except Exception as error:

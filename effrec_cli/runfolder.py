@@ -97,6 +97,8 @@ class RunFolder:
             yield
         except BaseException as error:
             stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+            if isinstance(error, Interrupted):
+                error.fix = f"effrec resume {self.path}"
             with contextlib.suppress(EnvironmentFault):  # the first fault is the one to report
                 self.status(INTERRUPTED if stopped else FAILED, reason=_reason(error))
             raise

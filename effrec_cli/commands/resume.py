@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from effrec_cli.errors import ConfigError
+from effrec_cli.loop.interrupt import held
 
 
 def main(argv: list[str]) -> int:
@@ -22,7 +23,8 @@ def main(argv: list[str]) -> int:
         what = "This folder holds no run." if folder.is_dir() else "There is no such folder."
         raise ConfigError(what, where=str(folder), fix="effrec compare outputs/ lists the finished runs")
 
-    from effrec_cli.run import resume
+    with held():
+        from effrec_cli.run import resume
 
     resume(folder)
     return 0

@@ -64,6 +64,26 @@ _listening: list[Interrupts] = []
 
 
 @contextmanager
+def held() -> Iterator[None]:
+    """Lets Ctrl-C wait until what runs inside is over.
+
+    For imports: torch swallows a KeyboardInterrupt that falls into its own import of numpy, and goes on with
+    half a module.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
 def listening() -> Iterator[Interrupts]:
     """Catches the signals inside; a second call inside the first shares its state.
 

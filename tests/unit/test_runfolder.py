@@ -221,3 +221,10 @@ def test_of_many_at_once_one_gets_it(tmp_path):
     held.close()
     for rival in rivals:
         rival.join()
+
+
+def test_an_interruption_names_the_run_to_resume(tmp_path):
+    folder = RunFolder(tmp_path / "run").open()
+    with pytest.raises(Interrupted) as caught, folder.recording():
+        raise Interrupted("Stopped by SIGTERM.", fix="effrec resume RUN")
+    assert caught.value.fix == f"effrec resume {tmp_path / 'run'}"
