@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     given = verb("import", _import, "take a dataset from a folder or archive that you have")
     given.add_argument("name", metavar="NAME", help="the dataset it is, such as ml-20m")
     given.add_argument("path", metavar="PATH", type=Path, help="folder, .zip or .tar.gz")
-    given.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    given.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     _with_json(_with_name(verb("describe", _describe, "prepare a dataset and show its statistics")))
     _with_json(_with_name(verb("verify", _verify, "hash all files of a dataset and compare")))
     return parser
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 def _with_name(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("name", metavar="NAME", help="as in dataset=NAME")
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="such as dataset.split.kind=global_time"
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="such as dataset.split.kind=global_time"
     )
     return parser
 

@@ -147,3 +147,10 @@ def test_help(effrec):
     assert done.code == 0
     for verb in ("ls", "fetch", "import", "describe", "verify"):
         assert verb in done.out
+
+
+@pytest.mark.parametrize("verb", ["fetch", "describe", "verify"])
+def test_a_missing_name_is_all_that_is_missing(effrec, verb):
+    done = effrec("data", verb)
+    assert done.code == 2
+    assert done.err.strip().endswith("required: NAME")
