@@ -104,7 +104,7 @@ def _parameter_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     parameters, memory = found["parameters"], found["memory"]
     lines = []
     if parameters:
-        lines.append(("parameters", f"{parameters['all']:,}, {parameters['trainable']:,} trainable"))
+        lines.append(("parameters", f"{parameters['all']:,} in all, {parameters['trainable']:,} trainable"))
     if memory:
         tried = (f"{part} {size(memory[part])}" for part in PARTS if memory[part] is not None)
         fits = "fits" if memory["fits"] else "does NOT fit"
