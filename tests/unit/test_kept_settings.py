@@ -27,7 +27,6 @@ def test_how_long_and_where_a_run_goes_may_change(folder):
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("method=pop", "method.name was cce, now pop"),
         ("model.dim=48", "model.dim was 64, now 48"),
         ("dataset.num_users=300", "dataset.num_users was 200, now 300"),
         ("optimizer.lr=0.5", "optimizer.lr was 0.001, now 0.5"),
@@ -40,3 +39,9 @@ def test_what_makes_a_run_itself_may_not(folder, typed, words):
         refuse_other_settings(folder, compose.compose([*TYPED, typed]))
     assert words in str(caught.value.where)
     assert f"effrec resume {folder}" in str(caught.value.fix)
+
+
+def test_another_method_is_named_first(folder):
+    with pytest.raises(ConfigError, match="other settings") as caught:
+        refuse_other_settings(folder, compose.compose(["method=pop"]))
+    assert str(caught.value.where).startswith(f"{folder}: method.name was cce, now pop")
