@@ -114,8 +114,17 @@ def require_columns(columns: Sequence[Column], names: Sequence[str], path: Path)
             f"{found} called '{column.name}'.",
             where=f"{path}, which has the columns {', '.join(names[:20])}",
             nearest=nearest_name(column.name, names),
-            fix=f"name it by dataset.{column.role}=COLUMN",
+            fix=f"name it by dataset.{column.role}=COLUMN{_or_the_separator(names)}",
         )
+
+
+def _or_the_separator(names: Sequence[str]) -> str:
+    """Returns a hint where a whole header seems to have been read as one column, else nothing."""
+    marks = [mark for mark in ";\t|," if len(names) == 1 and mark in names[0]]
+    if not marks:
+        return ""
+    quoted = "dataset.separator=tab" if marks[0] == "\t" else f"\"dataset.separator='{marks[0]}'\""
+    return f", or name what parts the columns: {quoted}"
 
 
 def require_arrow() -> None:

@@ -46,6 +46,16 @@ def test_columns_go_by_their_names_in_any_order(tmp_path):
     assert data.stats["rows_read"] == 3
 
 
+@pytest.mark.parametrize(
+    ("mark", "option"), [("\t", "dataset.separator=tab"), (";", "dataset.separator=';'")]
+)
+def test_another_separator_is_suspected(tmp_path, mark, option):
+    path = written(tmp_path, f"user{mark}item\n1{mark}2\n")
+    with pytest.raises(DataError, match="no column") as caught:
+        loaded(tmp_path, path=path)
+    assert option in str(caught.value.fix)
+
+
 @pytest.mark.parametrize("separator", ["\t", "tab", "\\t", ";", "|"])
 def test_separators(tmp_path, separator):
     mark = "\t" if "t" in separator or separator == "\t" else separator
