@@ -83,7 +83,7 @@ def test_a_users_folder_adds_options(effrec, stub_run, own_conf):
     assert effrec("train", "-cd", own_conf, "experiment=mine", "seed=6").code == 0
     (first, _), (second, _) = stub_run.calls
     assert first.method.num_negatives == second.method.num_negatives == 3
-    assert first.method.batch_size == 128, "what the file leaves out is the default"
+    assert first.method.correction == "exact", "what the file leaves out is the default"
     assert second.seed == 6
     assert "tiny" in effrec("train", "--config-dir", own_conf, "--help").out
 

@@ -46,7 +46,8 @@ def test_before_anything_is_prepared(validate, tmp_path):
     assert report["dataset"]["state"] == "generated"
     assert (report["dataset"]["num_users"], report["dataset"]["num_items"]) == (40, 30)
     assert report["parameters"]["all"] == report["parameters"]["trainable"] == count(TINY)
-    assert report["config"] == compose.resolved(compose.compose(TINY))
+    chosen = f"method.batch_size={report['config']['method']['batch_size']}"  # left open in TINY
+    assert report["config"] == compose.resolved(compose.compose([*TINY, chosen]))
     assert not list(tmp_path.rglob("*.npy")), "validating prepares nothing"
     assert not Path("outputs").exists()
 
