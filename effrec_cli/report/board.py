@@ -41,7 +41,7 @@ def board_table(board: Board) -> Table:
         columns=[field.column for field in shown],
         rows=[[field.text(entry) for field in shown] for entry in board.entries],
         best=best,
-        notes=[*board.notes, *(["* the best of its column"] if best else [])],
+        notes=board.notes,
     )
 
 

@@ -82,16 +82,16 @@ def as_text(table: Table) -> str:
     lines = [*([headers] if any(headers) else []), *table.marked("{}*")]
     widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
     body = ["  ".join(_padded(line, widths, table.columns)).rstrip() for line in lines]
-    return "\n".join([table.title, *body, *table.notes])
+    return "\n".join([table.title, *body, *_notes(table, "*")])
 
 
 def as_markdown(table: Table) -> str:
     """Returns a Markdown table, the best cells bold."""
     head = _piped([column.header for column in table.columns])
     rule = "|" + "|".join(" ---: " if column.right else " --- " for column in table.columns) + "|"
-    notes = ["", *(f"- {note}" for note in table.notes)] if table.notes else []
+    notes = [f"- {note}" for note in _notes(table, "bold:")]
     rows = [_piped(cells) for cells in table.marked("**{}**")]
-    return "\n".join([f"**{table.title}**", "", head, rule, *rows, *notes])
+    return "\n".join([f"**{table.title}**", "", head, rule, *rows, *([""] if notes else []), *notes])
 
 
 def fitting(table: Table, width: int) -> Table:
@@ -145,8 +145,13 @@ def _print_rich(table: Table) -> None:
         )
     console.print(Text(table.title, style="bold"))
     console.print(drawn)
-    for note in table.notes:
+    for note in _notes(table, "*"):
         console.print(Text(note, style="dim"))
+
+
+def _notes(table: Table, mark: str) -> list[str]:
+    """Returns the lines below, the last of which says what the mark means where there is one."""
+    return [*table.notes, *([f"{mark} the best of its column"] if table.best else [])]
 
 
 def _padded(cells: list[str], widths: list[int], columns: list[Column]) -> list[str]:

@@ -30,6 +30,7 @@ def test_plain_text_is_aligned_and_undrawn():
         "first        0.10  xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
         "second one   0.2*                               y",
         "a note",
+        "* the best of its column",
     ]
 
 
@@ -38,6 +39,7 @@ def test_markdown_aligns_numbers_to_the_right():
     assert lines[0] == "**runs ± spread**"
     assert lines[3] == "| --- | ---: | ---: |"
     assert lines[5] == "| second one | **0.2** | y |"
+    assert lines[6:] == ["", "- a note", "- bold: the best of its column"], "no star is there to explain"
 
 
 def test_narrow_terminal_loses_the_least_important_columns_and_says_so():
