@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from effrec_cli import artifacts, compose, distributed, env, launch, registry, result
+from effrec_cli.backbone import model_for
 from effrec_cli.data.batches import Batches, Share
 from effrec_cli.data.load import load
 from effrec_cli.data.source import Say
@@ -32,6 +33,7 @@ from effrec_cli.runfolder import RunFolder
 from effrec_cli.schema import Config
 
 OVERRIDES = "overrides.yaml"
+_LEFT_ALONE = "{} holds a finished run; it is left as it is."
 
 
 def run(config: Config, overrides: list[str]) -> result.Result:
@@ -48,6 +50,8 @@ def run(config: Config, overrides: list[str]) -> result.Result:
         EffrecError: what stopped the run; its folder keeps what was reached.
     """
     with interrupt.listening():
+        # Before anything is fetched, prepared or written.
+        model_for(registry.implementation("methods", config.method.name).task, config.model.name)
         if distributed.is_one_of_many():
             return _run_among_others(config, overrides)
         return _run_here(config, overrides)
@@ -67,12 +71,17 @@ def resume(path: Path) -> result.Result:
 
 def run_rank(path: Path, world: World) -> None:
     """Runs one rank's part of the run whose settings lie in `path`; called in each process of `launch`."""
-    config = compose.from_yaml(path / "config.yaml")
     folder = RunFolder(path)
+    if world.is_main:
+        folder.open(resume="auto")
+    _train_rank(compose.from_yaml(path / "config.yaml"), folder, world)
+
+
+def _train_rank(config: Config, folder: RunFolder, world: World) -> None:
+    """Trains as one of the world's ranks; rank 0, which holds the folder, records how it ends."""
     if not world.is_main:
         train(config, folder, world)
         return
-    folder.open(resume="auto")
     try:
         with folder.recording():
             train(config, folder, world)
@@ -163,13 +172,10 @@ def _settled(config: Config) -> Path:
 
 def _run_here(config: Config, overrides: list[str]) -> result.Result:
     env.resolve_device(config.run.device)
-    folder = RunFolder(_settled(config))
-    if config.run.resume == "auto":
-        refuse_other_settings(folder.path, config)
-    folder.open(resume=config.run.resume)
+    folder = _opened(config)
     try:
         if folder.finished:
-            say(f"{folder.path} holds a finished run; it is left as it is.")
+            say(_LEFT_ALONE.format(folder.path))
         else:
             _keep_settings(folder, config, overrides)
             _train_here_or_launch(folder, config)
@@ -178,6 +184,14 @@ def _run_here(config: Config, overrides: list[str]) -> result.Result:
         folder.close()
     print_result(found, folder.path)
     return found
+
+
+def _opened(config: Config) -> RunFolder:
+    """Returns the run's folder, opened as `run.resume` says; a run of other settings in it is refused."""
+    folder = RunFolder(_settled(config))
+    if config.run.resume == "auto":
+        refuse_other_settings(folder.path, config)
+    return folder.open(resume=config.run.resume)
 
 
 def _keep_settings(folder: RunFolder, config: Config, overrides: list[str]) -> None:
@@ -198,18 +212,22 @@ def _train_here_or_launch(folder: RunFolder, config: Config) -> None:
 def _run_among_others(config: Config, overrides: list[str]) -> result.Result:
     """Runs this rank's part under an outside launcher; rank 0 keeps the folder and prints."""
     world = distributed.join(config.run.device)
-    config.run.dir = world.from_main(str(_settled(config)) if world.is_main else "")
-    path = Path(config.run.dir)
+    opened = _opened(config) if world.is_main else None
+    config.run.dir = world.from_main(config.run.dir or "")
+    folder = opened or RunFolder(Path(config.run.dir))
+    finished = world.from_main(folder.finished)
     if world.is_main:
-        refuse_other_settings(path, config)
-        path.mkdir(parents=True, exist_ok=True)
-        _keep_settings(RunFolder(path), config, overrides)
+        if finished:
+            say(_LEFT_ALONE.format(folder.path))
+            folder.close()
+        else:
+            _keep_settings(folder, config, overrides)
+    if not finished:
+        _train_rank(config, folder, world)
     world.wait()
-    run_rank(path, world)
-    world.wait()
-    found = result.read(path)
+    found = result.read(folder.path)
     if world.is_main:
-        print_result(found, path)
+        print_result(found, folder.path)
     world.leave()
     return found
 

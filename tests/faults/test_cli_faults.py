@@ -124,6 +124,27 @@ def test_a_run_is_not_overwritten_by_another(uninterrupted, data_root):
     assert before == {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("resume_setting", ["never", "auto"])
+def test_an_outside_launcher_leaves_a_finished_run_alone(resume_setting, uninterrupted, data_root):
+    before = (uninterrupted / "result.json").read_bytes()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    words = ["-m", "effrec_cli", "train", f"run.dir={uninterrupted}", f"run.resume={resume_setting}", *SMALL]
+    environment = {**os.environ, "EFFREC_DATA": str(data_root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True)
+    assert (done.returncode == 0) == (resume_setting == "auto")
+    assert ("holds a finished run" if resume_setting == "auto" else "holds a run already") in done.stderr
+    assert (uninterrupted / "result.json").read_bytes() == before
+
+
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, data_root):
+    folder = tmp_path / "run"
+    words = command("train", "method=pop", "model=sasrec", f"run.dir={folder}", f"data_root={data_root}")
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pairs that fit" in done.stderr
+    assert not folder.exists()
+
+
 @pytest.mark.slow
 def test_two_ranks_end_to_end(tmp_path, data_root):
     folder = tmp_path / "run"
