@@ -65,14 +65,31 @@ def _print(run: Run) -> None:
         say(f"  {run.why}")
     if run.result is not None:
         _print_result(run.result)
-    monitor = run.result.config.get("evaluation", {}).get("monitor") if run.result else None
-    curves = curve_lines(run.folder, monitor)
+    curves = curve_lines(run.folder, _monitor(run))
     if curves:
         say("\n" + "\n".join(curves))
     say("")
     rows = [[name, memory(size)] for name, size in _files(run.folder)]
     print_table(Table("files", [Column("", right=False), Column("")], rows))
     say(f"\n{next_command(run)}")
+
+
+def _monitor(run: Run) -> str | None:
+    """Returns the metric that the run selects by; None where neither its result nor its settings say so."""
+    config = _kept_settings(run.folder) if run.result is None else run.result.config
+    evaluation = config.get("evaluation")
+    return evaluation.get("monitor") if isinstance(evaluation, dict) else None
+
+
+def _kept_settings(folder: Path) -> dict[str, Any]:
+    """Returns config.yaml unchecked, empty where it is damaged: a run is shown whatever its settings are."""
+    import yaml
+
+    try:
+        kept = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def _print_result(found: result.Result) -> None:

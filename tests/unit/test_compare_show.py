@@ -48,6 +48,18 @@ def test_unfinished_run_says_why_and_how_to_go_on(tmp_path, capsys, state, said)
     assert out.rstrip().endswith(f"effrec resume {folder}")
 
 
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [("evaluation: {monitor: ndcg@10}", "ndcg@10"), ("evaluation: {of: old}", "hr@10"), ("{", "hr@10")],
+)
+def test_unfinished_run_shows_the_metric_of_its_settings(tmp_path, capsys, settings, shown):
+    folder = leave_run(tmp_path / "mine", state="failed", step=40)
+    leave_curve(folder)
+    (folder / "config.yaml").write_text(settings)
+    assert main([str(folder)]) == 0
+    assert re.findall(r"^valid (\S+)", capsys.readouterr().out, re.MULTILINE) == [shown]
+
+
 def test_run_that_is_going_on_is_not_to_be_resumed(tmp_path, capsys):
     folder = leave_run(tmp_path / "mine", state="running", step=40)
     lock = FolderLock(folder)
