@@ -17,10 +17,16 @@ from typing import Any
 import torch
 
 from effrec_cli import env
-from effrec_cli.durable import write_json
+from effrec_cli.durable import Advice, write_json, writing
 from effrec_cli.errors import ConfigError
 
 SCHEMA_VERSION = 1
+
+_ADVICE = Advice(
+    full="free some space on that disk, or keep the records on another: --out FOLDER",
+    closed="name a folder you may write to: --out FOLDER",
+    other="name a folder that can be written to: --out FOLDER",
+)
 
 Record = dict[str, Any]
 
@@ -65,10 +71,11 @@ def keep(folder: Path, record: Record) -> Path:
     Raises:
         EnvironmentFault: the file cannot be written; the records before are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder, _ADVICE):
+        folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record['suite']}-{_slug(record['device'])}.json"
     others = [old for old in (read(path) if path.exists() else []) if _key(old) != _key(record)]
-    write_json(path, {"schema_version": SCHEMA_VERSION, "records": [*others, record]})
+    write_json(path, {"schema_version": SCHEMA_VERSION, "records": [*others, record]}, _ADVICE)
     return path
 
 

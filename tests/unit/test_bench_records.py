@@ -1,5 +1,6 @@
 """Benchmark records, and the tables that documents show of them."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -60,6 +61,20 @@ def test_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(EnvironmentFault):
         records.keep(tmp_path, record(cell="other"))
     assert [old["cell"] for old in records.read(path)] == ["small"]
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [("pathlib.Path.mkdir", errno.EROFS), ("pathlib.Path.open", errno.EACCES), ("os.fsync", errno.ENOSPC)],
+)
+def test_folder_that_cannot_be_written_is_to_be_replaced_by_another_out(tmp_path, monkeypatch, call, fault):
+    def refuse(*_, **__):
+        raise OSError(fault, "refused")
+
+    monkeypatch.setattr(call, refuse)
+    with pytest.raises(EnvironmentFault, match=str(tmp_path)) as caught:
+        records.keep(tmp_path, record())
+    assert "--out FOLDER" in caught.value.fix
 
 
 @pytest.mark.parametrize(
