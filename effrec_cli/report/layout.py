@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Literal
@@ -60,11 +61,16 @@ class Table:
 
 
 def print_table(table: Table) -> None:
-    """Prints a table: with rich on a terminal, as plain aligned text anywhere else."""
-    if sys.stdout.isatty():
+    """Prints a table: with rich on a terminal or where COLUMNS gives a width, else as plain aligned text."""
+    if sys.stdout.isatty() or _width_is_given():
         _print_rich(table)
     else:
         say(as_text(table))
+
+
+def _width_is_given() -> bool:
+    columns = os.environ.get("COLUMNS", "")
+    return columns.isdecimal() and int(columns) > 0
 
 
 def say(text: str) -> None:
@@ -103,7 +109,7 @@ def fitting(table: Table, width: int) -> Table:
             break
         kept.remove(least)
     hidden = [column.header for index, column in enumerate(table.columns) if index not in kept]
-    more = [f"Too narrow a terminal for: {', '.join(hidden)}."] if hidden else []
+    more = [f"Too narrow for: {', '.join(hidden)}."] if hidden else []
     return Table(
         table.title,
         [table.columns[index] for index in kept],
@@ -143,10 +149,12 @@ def _print_rich(table: Table) -> None:
                 for at, cell in enumerate(cells)
             )
         )
-    console.print(Text(table.title, style="bold"))
-    console.print(drawn)
-    for note in _notes(table, "*"):
-        console.print(Text(note, style="dim"))
+    with console.capture() as seen:
+        console.print(Text(table.title, style="bold"))
+        console.print(drawn)
+        for note in _notes(table, "*"):
+            console.print(Text(note, style="dim"))
+    say("\n".join(line.rstrip() for line in seen.get().splitlines()))
 
 
 def _notes(table: Table, mark: str) -> list[str]:

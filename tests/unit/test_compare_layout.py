@@ -50,13 +50,14 @@ def test_narrow_terminal_loses_the_least_important_columns_and_says_so():
     assert layout.fitting(TABLE, 200) == TABLE
 
 
+@pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
-def test_leaderboard_fits_a_terminal_of_any_usual_width(monkeypatch, tmp_path, width):
+def test_leaderboard_fits_a_terminal_of_any_usual_width(monkeypatch, tmp_path, width, terminal):
     for at, loss in enumerate(("cce_sampled", "ce")):
         found = make_result(0.1 + at / 10, loss=loss, ceiling={"ndcg@10": 0.4}, run={"max_epochs": 10**at})
         leave_run(tmp_path / str(at), found)
     (board,) = compare([tmp_path]).boards
-    screen = Screen()
+    screen = Screen(terminal=terminal)
     monkeypatch.setattr("sys.stdout", screen)
     monkeypatch.setenv("COLUMNS", str(width))
     layout.print_table(board_table(board))
@@ -95,9 +96,18 @@ def test_terminal_output_fits_and_honours_no_color(monkeypatch, no_color):
     assert ("\x1b[1;32m" in text) is not no_color
 
 
-def test_output_without_unicode_gets_plain_signs(monkeypatch):
+@pytest.mark.parametrize("columns", ["", "0", "wide"])
+def test_columns_that_is_no_width_narrows_nothing(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    layout.print_table(TABLE)
+    assert capsys.readouterr().out == layout.as_text(TABLE) + "\n"
+
+
+@pytest.mark.parametrize("columns", ["", "44"])
+def test_output_without_unicode_gets_plain_signs(monkeypatch, columns):
     screen = Screen("ascii", terminal=False)
     monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("COLUMNS", columns)
     layout.print_table(TABLE)
     assert screen.getvalue().startswith("runs +- spread")
     layout.say(figures.sparkline([0, 1, 2]))
