@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from compare_helpers import PROTOCOL, leave_run, make_cost, make_result
@@ -12,6 +13,12 @@ from effrec_cli.commands.compare import main
 from effrec_cli.errors import ConfigError
 from effrec_cli.report.board import board_table
 from effrec_cli.report.compare import compare
+
+
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch):
+    """A width in the developer's shell would narrow the tables."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 def boards(folder, results, **options):
@@ -168,13 +175,15 @@ def test_only_unfinished_runs_still_answer(tmp_path, capsys):
     assert "no memory" in capsys.readouterr().out
 
 
-def test_runs_are_found_at_any_depth_once_and_not_inside_runs(tmp_path):
+def test_runs_are_found_at_any_depth_once_and_not_inside_runs(tmp_path, monkeypatch):
     outer = leave_run(tmp_path / "x" / "y" / "run", make_result())
     leave_run(outer / "checkpoints" / "old", make_result(0.9))
     leave_run(tmp_path / ".hidden" / "run", make_result(0.9))
-    found = compare([tmp_path, outer, outer / "result.json"])
+    (tmp_path / "link").symlink_to(outer)
+    monkeypatch.chdir(outer)
+    found = compare([tmp_path, outer, outer / "result.json", tmp_path / "link", Path(), Path("..")])
     (entry,) = found.boards[0].entries
-    assert [run.folder for run in entry.runs] == [outer]
+    assert [run.folder.resolve() for run in entry.runs] == [outer]
 
 
 def test_no_runs_is_a_clear_error(tmp_path):

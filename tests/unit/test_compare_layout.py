@@ -23,6 +23,12 @@ TABLE = Table(
 )
 
 
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch):
+    """A width in the developer's shell would narrow the tables."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def test_plain_text_is_aligned_and_undrawn():
     assert layout.as_text(TABLE).splitlines() == [
         "runs ± spread",
