@@ -10,8 +10,9 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from effrec_cli.compose import checked
@@ -22,6 +23,9 @@ from effrec_cli.outcomes import DONE, Outcome
 from effrec_cli.screen import table
 
 OUTCOMES = "jobs"
+_SECTIONS = ("method", "model", "dataset", "optimizer", "run", "experiment")
+"""Config groups, whose choice decides which keys there are."""
+
 _SUBDIR = "${hydra.job.num}-${dataset.name}-${method.name}-seed${seed}"
 
 
@@ -62,7 +66,39 @@ def sweep(hydra: Hydra, config_name: str, overrides: list[str]) -> int:
 
 
 class CheckedLoader(ConfigLoaderImpl):
-    """Checks the values of each job as the sweeper composes it, which it does before any job runs."""
+    """Composes a sweep as its first job, and checks each job as the sweeper composes it, before any runs."""
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Returns the composed settings.
+
+        What is not swept, Hydra applies to the sweep as a whole, with the default choice of each group; it
+        would refuse a key that only the swept choices have: `-m method=itemknn,ease method.last=5`. Here a
+        sweep as a whole has the first of its swept choices.
+        """
+        options = {"from_shell": from_shell, "validate_sweep_overrides": validate_sweep_overrides}
+        if run_mode != RunMode.MULTIRUN:
+            return super().load_configuration(config_name, overrides, run_mode, **options)
+        typed_for = {self._first_choice(line): line for line in overrides}
+        composed: DictConfig = super().load_configuration(config_name, list(typed_for), run_mode, **options)
+        applied = OmegaConf.to_container(composed.hydra.overrides.task, resolve=False)
+        assert isinstance(applied, list)
+        with read_write(composed.hydra.overrides):  # what the sweeper will vary
+            composed.hydra.overrides.task = [typed_for[line] for line in applied]
+        return composed
+
+    def _first_choice(self, line: str) -> str:
+        """Returns an override with the first of the choices that it sweeps a group over."""
+        (override,) = OverridesParser.create(self).parse_overrides([line])
+        if override.key_or_group not in _SECTIONS or not override.is_sweep_override():
+            return line
+        return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Returns the composed settings of one job.

@@ -32,6 +32,34 @@ def test_each_job_has_a_folder_and_nothing_else_is_written(effrec, stub_run, tmp
     assert stub_run.calls[3][1] == ["method=pop", "seed=2"]
 
 
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("method.last=5", lambda config: config.method.last == 5),
+        ("method.last=null", lambda config: config.method.last is None),
+        ("run.max_minutes=2.5", lambda config: config.run.max_minutes == 2.5),
+        ("dataset.name='a, b'", lambda config: config.dataset.name == "a, b"),
+    ],
+)
+def test_settings_that_only_the_swept_methods_have(effrec, stub_run, override, found):
+    done = effrec("train", "-m", "method=itemknn,ease", override)
+    assert done.code == 0, done.err
+    assert [config.method.name for config, _ in stub_run.calls] == ["itemknn", "ease"]
+    assert all(found(config) for config, _ in stub_run.calls)
+
+
+def test_lists_reach_the_jobs_of_a_swept_group(effrec, stub_run):
+    assert effrec("train", "-m", "optimizer=adam,adamw", "optimizer.betas=[0.8,0.9]").code == 0
+    assert [config.optimizer.betas for config, _ in stub_run.calls] == [[0.8, 0.9], [0.8, 0.9]]
+
+
+def test_a_setting_that_one_of_the_swept_methods_lacks_is_refused(effrec, stub_run):
+    done = effrec("train", "-m", "method=itemknn,pop", "method.num_neighbors=20")
+    assert done.code == 2
+    assert "method.num_neighbors" in done.err
+    assert not stub_run.calls
+
+
 def test_the_table_shows_what_differs(effrec, stub_run):
     done = effrec("train", "-m", "method=pop", "seed=1,2")
     lines = done.out.strip().splitlines()
