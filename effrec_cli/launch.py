@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 import uuid
 from collections.abc import Iterator
@@ -55,7 +56,8 @@ def launch(folder: Path, devices: int, device: str = "auto", module: str = "effr
     arguments = ["-m", module, str(folder), device]
     with tempfile.TemporaryDirectory(prefix="effrec-ranks-") as reports, _environment(devices, reports):
         try:
-            elastic_launch(_settings(devices), sys.executable)(*arguments)
+            with _own_signals():
+                elastic_launch(_settings(devices), sys.executable)(*arguments)
         except ChildFailedError as failed:
             codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
             raise first_error(Path(reports), codes) from None
@@ -197,3 +199,18 @@ def _environment(devices: int, reports: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Puts back the signal handlers that torchrun replaces and leaves replaced."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
