@@ -65,7 +65,7 @@ def _gib(size: int) -> str:
 
 def _training_fix(config: Config) -> str:
     twice = f"run.accumulate={2 * config.run.accumulate} halves what a step holds and keeps the result"
-    batch_size = getattr(config.method, "batch_size", 1)
+    batch_size = getattr(config.method, "batch_size", None) or 1
     if batch_size >= 2:
         return f"{twice}; or method.batch_size={batch_size // 2}, which changes it"
     return twice
