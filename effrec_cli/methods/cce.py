@@ -165,45 +165,33 @@ def _cce(rows: Rows, settings: Any, seed: int) -> Tensor:
 
 def _ce_sampled(rows: Rows, settings: Any, seed: int) -> Tensor:
     return effrec_kernels.sampled_cross_entropy_dense(
-        rows.hidden, rows.items, rows.targets, correction=settings.correction, **_draws(rows, settings, seed)
+        correction=settings.correction, **_against_draws(rows, settings, seed)
     )
 
 
 def _cce_sampled(rows: Rows, settings: Any, seed: int) -> Tensor:
     return effrec_kernels.sampled_cross_entropy(
-        rows.hidden,
-        rows.items,
-        rows.targets,
-        correction=settings.correction,
-        kernel=settings.kernel,
-        **_draws(rows, settings, seed),
+        correction=settings.correction, kernel=settings.kernel, **_against_draws(rows, settings, seed)
     )
 
 
 def _bce(rows: Rows, settings: Any, seed: int) -> Tensor:
-    return effrec_kernels.binary_cross_entropy_sampled(
-        rows.hidden,
-        rows.items,
-        rows.targets,
-        kernel=settings.kernel,
-        **_draws(rows, settings, seed) | {"num_negatives": 1},
-    )
+    one = _against_draws(rows, settings, seed) | {"num_negatives": 1}
+    return effrec_kernels.binary_cross_entropy_sampled(kernel=settings.kernel, **one)
 
 
 def _gbce(rows: Rows, settings: Any, seed: int) -> Tensor:
     return effrec_kernels.gbce(
-        rows.hidden,
-        rows.items,
-        rows.targets,
-        t=settings.gbce_t,
-        kernel=settings.kernel,
-        **_draws(rows, settings, seed),
+        t=settings.gbce_t, kernel=settings.kernel, **_against_draws(rows, settings, seed)
     )
 
 
-def _draws(rows: Rows, settings: Any, seed: int) -> dict[str, Any]:
-    """Returns what decides the negatives, the same for any split of the step, and the normalizer."""
+def _against_draws(rows: Rows, settings: Any, seed: int) -> dict[str, Any]:
+    """Returns the rows, what decides their negatives (the same for any split of the step), the normalizer."""
     return {
+        "hidden": rows.hidden,
+        "items": rows.items,
+        "targets": rows.targets,
         "num_negatives": settings.num_negatives,
         "seed": seed,
         "step": rows.step,
