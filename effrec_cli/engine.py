@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from effrec_cli import checkpoint as checkpoints
+from effrec_cli import env
 from effrec_cli.checkpoint import Checkpoint
 from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.distributed import World
@@ -29,6 +30,7 @@ from effrec_cli.loop.selection import Selection
 from effrec_cli.loop.totals import Totals
 from effrec_cli.optim import learning_rate
 from effrec_cli.precision import determinism_explained, make_deterministic
+from effrec_cli.report.outlook import Outlook
 from effrec_cli.report.progress import Progress
 from effrec_cli.runfolder import INTERRUPTED, RUNNING, RunFolder
 from effrec_cli.schema import Config
@@ -84,6 +86,7 @@ class Engine(Primitives):
         self.elapsed_before_s = 0.0
         self.stopped = ""
         self._interrupts = interrupt.Interrupts()
+        self._outlook: Outlook | None = None
         self._started: float | None = None
         self._late = False
         self._saved: tuple[int, int | None] | None = None
@@ -181,9 +184,7 @@ class Engine(Primitives):
         while True:
             self.stopped = self._limit()
             if self._validation_due():
-                self._validate()
-                self.stopped = self._limit()
-                self._save()
+                self._validate_and_save()
             if self.stopped:
                 return
             self._train_step(feeder)
@@ -214,9 +215,12 @@ class Engine(Primitives):
     def _after_step(self) -> None:
         """Looks at what may happen between two steps; all ranks decide the same."""
         run = self.config.run
+        if self.world.device.type == "cpu":
+            self.progress.pace.mark(self.steps)
         self.progress.step(self.steps, self._epoch_number())
         if self.steps % run.log_every == 0:
             self._log()
+        self._foretell()
         late = run.max_minutes is not None and self.elapsed_s >= 60 * run.max_minutes
         self._late, told = self.world.agree([late, self._interrupts.requested is not None])
         if told:
@@ -246,9 +250,19 @@ class Engine(Primitives):
             into == 0 and epochs > 0 and epochs % self.config.run.validate_every == 0
         )
 
-    def _validate(self) -> None:
+    def _validate_and_save(self) -> None:
         if self.totals.steps:
             self._log()
+        with self.progress.pace.validating():
+            score = self._validate()
+            self.stopped = self._limit()
+            self._save()
+        monitor = self.selection.monitor
+        self.progress.validated(monitor, score, self.best_metrics[monitor])
+        self._foretell()
+
+    def _validate(self) -> float:
+        """Validates these weights and returns their score."""
         metrics = self._validation_metrics()
         try:
             score = self.selection.score(metrics)
@@ -260,8 +274,7 @@ class Engine(Primitives):
         self.validated_step = self.steps
         self.meter.validated(score)
         self._record("valid", metrics)
-        monitor = self.selection.monitor
-        self.progress.validated(monitor, score, self.best_metrics[monitor])
+        return score
 
     def _validation_metrics(self) -> dict[str, float]:
         self._raise_if_failed()
@@ -293,7 +306,11 @@ class Engine(Primitives):
         """Runs the clocks and the progress line around the loop."""
         assert self.batches is not None
         self._started = time.monotonic()
-        self.progress.start(self.steps, self.total_steps, self.batches.num_samples / self.steps_per_epoch)
+        samples_per_step = self.batches.num_samples / self.steps_per_epoch
+        between = self.steps_per_epoch * self.config.run.validate_every
+        self.progress.start(self.steps, self.total_steps, samples_per_step, between)
+        pace, device = self.progress.pace, env.device_words(self.world.device, self.world.size)
+        self._outlook = Outlook(self.config, self.steps_per_epoch, device, pace)
         self.meter.start()
         if self.steps % self.steps_per_epoch:
             self.meter.epoch_started()
@@ -322,10 +339,17 @@ class Engine(Primitives):
     def _log(self) -> None:
         """Records the mean loss since the last time; here the host waits for the device."""
         self._raise_if_failed()
+        self.progress.pace.mark(self.steps)
         means = self.totals.take()
         if "loss" in means:
             self.progress.loss(means["loss"])
         self._record("train", {"lr": self._groups[0][0]["lr"] if self._groups else 0.0, **means})
+
+    def _foretell(self) -> None:
+        """Says once how long training takes, as soon as enough is measured."""
+        words = self._outlook.words(self.elapsed_s) if self.world.is_main and self._outlook else None
+        if words:
+            self._say(words)
 
     def _record(self, kind: str, values: dict[str, float]) -> None:
         if self.world.is_main:

@@ -92,6 +92,13 @@ def device_name(device: torch.device) -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
+def device_words(device: torch.device, count: int = 1) -> str:
+    """Returns a device for a sentence, such as `cpu (NAME, 2 threads)` or `2 x cuda (NAME)`."""
+    threads = torch.get_num_threads()
+    cores = f", {threads} thread{'s' * (threads != 1)}" if device.type == "cpu" else ""
+    return f"{f'{count} x ' if count > 1 else ''}{device.type} ({device_name(device)}{cores})"
+
+
 def driver() -> str | None:
     """Returns the version of the NVIDIA driver, or None where it does not say."""
     found = re.search(r"Kernel Module(?: for \S+)?\s+([\d.]+)", _text(Path("/proc/driver/nvidia/version")))

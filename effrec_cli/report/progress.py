@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from effrec_cli.loop.pace import Pace
+
 REFRESH_S = 0.2
 PLAIN_EVERY_S = 10.0
 
@@ -23,6 +25,9 @@ class Progress:
         enabled: whether to say anything; ranks above 0 do not.
         stream: where to; stderr by default, so that results on stdout stay clean.
         clock: seconds from any fixed moment.
+
+    Attributes:
+        pace: how fast it goes; whoever trains tells it which steps are done.
     """
 
     def __init__(
@@ -34,21 +39,30 @@ class Progress:
     ) -> None:
         self.total, self.enabled = total, enabled
         self._clock = clock
+        self.pace = Pace(clock)
         self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self._live = enabled and self._console.is_terminal
         self._bar: Bar | None = None
         self._loss: float | None = None
         self._best: tuple[str, float] | None = None
-        self._done = self._first_step = 0
+        self._done = 0
         self._epoch = 1
         self._samples_per_step = 0.0
-        self._started = self._shown = 0.0
+        self._shown = 0.0
 
-    def start(self, done: int, total: int, samples_per_step: float) -> None:
-        """Begins at step `done` of `total`, with `samples_per_step` samples on average in each."""
-        self._done = self._first_step = done
+    def start(self, done: int, total: int, samples_per_step: float, between: int = 0) -> None:
+        """Begins.
+
+        Args:
+            done: steps done before.
+            total: steps there will be at most.
+            samples_per_step: on average.
+            between: steps between two validations; 0 says nothing of validations.
+        """
+        self._done = done
         self.total, self._samples_per_step = total, samples_per_step
-        self._started = self._shown = self._clock()
+        self.pace.start(done, total, between)
+        self._shown = self._clock()
         if self._live:
             self._bar = Bar(
                 TextColumn("{task.description}"),
@@ -106,20 +120,15 @@ class Progress:
     def _text(self) -> str:
         """Returns all there is to say in one line."""
         pieces = [f"epoch {self._epoch}", f"step {self._done}/{self.total}"]
-        rate = self._steps_per_s()
-        if rate > 0:
-            pieces.append(f"{rate * self._samples_per_step:,.0f} samples/s")
+        if self.pace.step_s is not None:
+            pieces.append(f"{self._samples_per_step / self.pace.step_s:,.0f} samples/s")
         if self._loss is not None:
             pieces.append(f"loss {self._loss:.4f}")
         if self._best is not None:
             pieces.append(f"best {self._best[0]} {self._best[1]:.4f}")
-        if rate > 0:
-            pieces.append(f"{duration((self.total - self._done) / rate)} left")
+        if self.pace.left_s is not None:
+            pieces.append(f"{duration(self.pace.left_s)} left")
         return "  ".join(pieces)
-
-    def _steps_per_s(self) -> float:
-        elapsed = self._clock() - self._started
-        return (self._done - self._first_step) / elapsed if elapsed > 0 else 0.0
 
 
 def duration(seconds: float) -> str:

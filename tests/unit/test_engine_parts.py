@@ -109,6 +109,7 @@ def test_plain_lines_come_every_ten_seconds_and_at_validations():
     progress.loss(1.5)
     for step in range(11, 41):
         clock.now += 1.0
+        progress.pace.mark(step)
         progress.step(step, epoch=2)
     lines = out.getvalue().splitlines()
     assert len(lines) == 3
@@ -123,6 +124,7 @@ def test_a_rank_above_0_says_nothing():
     progress, out, clock = plain_progress(enabled=False)
     progress.start(0, 10, 1.0)
     clock.now += 100
+    progress.pace.mark(1)
     progress.step(1, 1)
     progress.validated("x", 0.1, 0.1)
     progress.say("hello")
@@ -147,6 +149,7 @@ def test_on_a_terminal_one_line_renews_itself(monkeypatch, colour):
     progress.start(0, 100, 8.0)
     for step in range(1, 51):
         clock.now += 0.0625
+        progress.pace.mark(step)
         progress.step(step, 1)
     progress.close()
     shown = out.getvalue()
