@@ -24,7 +24,7 @@ class OptimizerConfig:
     """
 
     name: str = setting("adam", choices=("adam", "adamw", "sgd"))
-    lr: float = setting(1e-3, above=0)
+    lr: float = setting(2e-3, above=0)
     betas: list[float] = setting([0.9, 0.98])
     eps: float = setting(1e-8, above=0)
     weight_decay: float = setting(0.0, low=0)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,12 +32,17 @@ def test_every_yaml_of_every_folder_validates(override):
         assert getattr(config, group).name == name or group == "model"
 
 
+def composed(override):
+    """Returns what the YAML alone says, before the schema fills in its defaults."""
+    overrides = [override, *NEEDED.get(override, [])]
+    with compose.opened(compose.Folders(), overrides) as hydra:
+        return compose.plain(hydra.compose_config(compose.CONFIG_NAME, overrides, RunMode.RUN))
+
+
 @pytest.mark.parametrize("override", [each for each in groups() if not each.startswith("experiment=")])
 def test_every_yaml_states_every_key_so_that_it_can_be_overridden(override):
-    group, name = override.split("=")
-    stated = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text())
-    section = getattr(compose.compose([override, *NEEDED.get(override, [])]), group)
-    assert_states(stated, compose.dataclasses.asdict(section), group)
+    stated = composed(override)
+    assert_states(stated, compose.resolved(compose.check.build(stated)), override)
 
 
 def assert_states(stated, section, path):
@@ -44,6 +50,41 @@ def assert_states(stated, section, path):
         assert key in stated, f"{path}.{key} is missing"
         if isinstance(value, dict) and isinstance(stated[key], dict):
             assert_states(stated[key], value, f"{path}.{key}")
+
+
+# The YAML that says what a dataclass says; the group's others say what is different about them.
+SAME = [
+    "run=default",
+    "optimizer=adam",
+    "dataset=synthetic",
+    "dataset=table",
+    *(each for each in groups() if each.startswith(("method=", "model="))),
+]
+NOT_DEFAULTS = {"data_root", "dataset.name", "dataset.family", "dataset.path"}
+
+
+@pytest.mark.parametrize("override", SAME)
+def test_yaml_and_dataclasses_agree_on_every_default(override):
+    stated = composed(override)
+    named = {section: {key: stated[section][key]} for section, (_, key) in compose.check.REGISTERED.items()}
+    group = override.split("=")[0]
+    section = {group: stated[group]} | {key: stated[key] for key in stated if key not in GROUPS}
+    by_schema = compose.resolved(compose.check.build({**named, "data_root": ""}))
+    assert differences(section, {key: by_schema[key] for key in section}) <= NOT_DEFAULTS
+
+
+GROUPS = {each.split("=")[0] for each in groups()}
+
+
+def differences(left, right, prefix=""):
+    """Returns the full keys whose values differ between two mappings of the same keys."""
+    found = set()
+    for key, value in left.items():
+        if isinstance(value, dict):
+            found |= differences(value, right[key], f"{prefix}{key}.")
+        elif value != right[key]:
+            found.add(f"{prefix}{key}")
+    return found
 
 
 def test_overrides_and_defaults():
