@@ -44,7 +44,7 @@ def arrange(source: Source, config: DatasetConfig, say: Say) -> Arranged:
     """
     collected = collect(source, say)
     read = len(collected.rows)
-    say(f"  {read:,} rows read; ordering and filtering")
+    say("  all rows read; ordering and filtering")
     dropped = _filter(collected, config)
     _to_seconds(collected, source)
     layout = lay_out(collected, config)
@@ -88,9 +88,24 @@ def _stats(source: Source, layout: Layout, read: int, dropped: dict[str, int]) -
     }
 
 
+_WHY = {
+    "bad_rows": "malformed",
+    "labelled_0": "labelled 0",
+    "rated_below_min_rating": "rated below min_rating",
+    "items_below_min_item_count": "of items below min_item_count",
+    "users_below_min_user_count": "of users below min_user_count",
+}
+"""What is said of dropped rows, by the reason's key."""
+
+
 def _summary(stats: dict[str, Any]) -> str:
-    lost = ", ".join(f"{count:,} {reason}" for reason, count in stats["dropped"].items() if count)
-    return f"{stats['rows_kept']:,} rows stay" + (f"; dropped: {lost}" if lost else "")
+    """Returns one line that adds up: rows read, dropped by reason, and kept."""
+    read, kept = stats["rows_read"], stats["rows_kept"]
+    reasons = {_WHY.get(reason, reason): count for reason, count in stats["dropped"].items()}
+    reasons["by the split"] = read - kept - sum(reasons.values())
+    why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+    dropped = f"{read - kept:,} dropped ({why})" if why else "none dropped"
+    return f"{read:,} rows read, {dropped}, {kept:,} kept"
 
 
 def _arrays(layout: Layout) -> dict[str, NDArray[Any] | None]:

@@ -42,11 +42,13 @@ class BadRows:
         rule: `error` or `drop`.
         dropped: rows left out so far.
         read: rows met so far, the dropped ones included.
+        read_bytes: what of the files has been read so far, as they lie on the disk.
     """
 
     rule: str
     dropped: int = 0
     read: int = 0
+    read_bytes: int = 0
 
     def meet(self, what: str, where: str, otherwise: str = "") -> None:
         """Counts a malformed row, or raises DataError about it, as the rule says."""

@@ -59,6 +59,11 @@ def open_bytes(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
+def _on_disk(handle: IO[bytes]) -> IO[bytes]:
+    """Returns the file as it lies on the disk, packed or not."""
+    return handle.fileobj if isinstance(handle, gzip.GzipFile) else handle
+
+
 def read_delimited(path: Path, dialect: Dialect, columns: Sequence[Column], bad: BadRows) -> Iterator[Block]:
     """Yields the wanted columns of all rows in file order, in bounded memory.
 
@@ -67,7 +72,7 @@ def read_delimited(path: Path, dialect: Dialect, columns: Sequence[Column], bad:
         EnvironmentFault: pyarrow is not installed.
     """
     require_arrow()
-    rows_before = bad.read
+    rows_before, bytes_before = bad.read, bad.read_bytes
     with open_bytes(path) as handle:
         names, first = _header(handle, path, dialect)
         require_columns(columns, names, path)
@@ -77,6 +82,7 @@ def read_delimited(path: Path, dialect: Dialect, columns: Sequence[Column], bad:
                 block = _careful(lines, path, dialect, names, columns, bad)
             else:
                 bad.read += len(block[columns[0].role])
+            bad.read_bytes = bytes_before + _on_disk(handle).tell()
             yield block
     if bad.read == rows_before:
         raise DataError("The file has no rows.", where=str(path), fix="check that it was written whole")

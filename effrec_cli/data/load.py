@@ -8,11 +8,16 @@ from pathlib import Path
 from effrec_cli import registry
 from effrec_cli.data import cache
 from effrec_cli.data.atomic import locked, new_folder
+from effrec_cli.data.fetch import megabytes
 from effrec_cli.data.prepare import content_hash, prepare, recipe
 from effrec_cli.data.source import Say, Source
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_base import DatasetConfig
+
+BYTES_TO_READ = "bytes_to_read"
+"""A source that reads files may carry this attribute: their size."""
+_SMALL_BYTES = 100_000
 
 
 def open_source(config: DatasetConfig, data_root: Path) -> Source:
@@ -62,6 +67,12 @@ def load_prepared(folder: Path) -> RecData:
         ) from error
 
 
+def _size(source: Source) -> str:
+    """Returns how much there is to read, for a source that reads files of some size."""
+    size = getattr(source, BYTES_TO_READ, 0)
+    return f" ({megabytes(size)} to read)" if size > _SMALL_BYTES else ""
+
+
 def _build(source: Source, config: DatasetConfig, folder: Path, say: Say) -> RecData:
     """Prepares into `folder` under a lock, unless another process has done so in the meantime."""
     lock = folder.parent / f".{folder.name}.lock"
@@ -71,7 +82,7 @@ def _build(source: Source, config: DatasetConfig, folder: Path, say: Say) -> Rec
         except cache.BadCache as error:
             if folder.exists():
                 say(f"The prepared data in {folder} are damaged ({error}); preparing them again.")
-        say(f"Preparing {config.name} into {folder}")
+        say(f"Preparing {config.name}{_size(source)} into {folder}")
         with new_folder(folder) as aside:
             prepare(source, config, aside, say)
         return load_prepared(folder)

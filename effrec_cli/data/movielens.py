@@ -90,6 +90,11 @@ class MovieLensSource:
             "bad_rows": self.config.bad_rows,
         }
 
+    @property
+    def bytes_to_read(self) -> int:
+        """The size of the ratings."""
+        return (self.raw.folder / self.layout.ratings).stat().st_size
+
     def chunks(self) -> Iterator[RawChunk]:
         """Yields all ratings in file order.
 
@@ -107,8 +112,10 @@ class MovieLensSource:
             Column("rating", rating, Number()),
             Column("time", time, Whole(low=0)),
         ]
-        for block in read_delimited(folder / self.layout.ratings, self.layout.dialect, columns, bad):
-            yield RawChunk(block["user"], block["item"], block["time"], block["rating"])
+        path = folder / self.layout.ratings
+        for block in read_delimited(path, self.layout.dialect, columns, bad):
+            share = bad.read_bytes / path.stat().st_size
+            yield RawChunk(block["user"], block["item"], block["time"], block["rating"], share=share)
 
     def _check(self, folder: Path) -> None:
         """Raises DataError where new files are not laid out as this release: the first rows must read."""

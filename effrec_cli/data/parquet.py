@@ -88,7 +88,7 @@ def _open(path: Path) -> Any:
 def _read_file(path: Path, columns: Sequence[Column], bad: BadRows) -> Iterator[Block]:
     with _open(path) as file:
         require_columns(columns, file.schema_arrow.names, path)
-        row = 1
+        row, bytes_before = 1, bad.read_bytes
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[c.name for c in columns]):
             block = _fast(batch, columns)
             if block is None:
@@ -96,6 +96,7 @@ def _read_file(path: Path, columns: Sequence[Column], bad: BadRows) -> Iterator[
             else:
                 bad.read += len(batch)
             row += len(batch)
+            bad.read_bytes = bytes_before + path.stat().st_size * (row - 1) // file.metadata.num_rows
             yield block
 
 

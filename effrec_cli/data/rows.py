@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effrec_cli.data.ids import IdEncoder
-from effrec_cli.data.source import Say, Source
+from effrec_cli.data.source import RawChunk, Say, Source
 from effrec_cli.data.types import Int32, Int64
 from effrec_cli.errors import DataError
 
-_SAY_EVERY = 5_000_000
+_SAY_EVERY_S = 5.0
 
 
 @dataclass
@@ -81,8 +83,35 @@ class _Column:
         return whole
 
 
-def collect(source: Source, say: Say) -> Collected:
+class _News:
+    """Says every few seconds how many rows have been read, how fast, and how long the rest will take."""
+
+    def __init__(self, say: Say, clock: Callable[[], float]) -> None:
+        self._say, self._clock = say, clock
+        self._began = self._said = clock()
+        self._rows = 0
+
+    def add(self, chunk: RawChunk) -> None:
+        self._rows += len(chunk)
+        now = self._clock()
+        if now - self._said >= _SAY_EVERY_S:
+            self._say(f"  {self._text(now - self._began, chunk.share)}")
+            self._said = now
+
+    def _text(self, seconds: float, share: float | None) -> str:
+        rate = f"{self._rows:,} rows read, {self._rows / seconds:,.0f} rows/s"
+        if not share:
+            return rate
+        return f"{rate}, {share:.0%} of all, {seconds * (1 - share) / share:,.0f} s left to read"
+
+
+def collect(source: Source, say: Say, clock: Callable[[], float] = time.monotonic) -> Collected:
     """Returns all rows of a source, its ids replaced by their ranks.
+
+    Args:
+        source: of the rows.
+        say: tells the user one line.
+        clock: seconds from any fixed moment.
 
     Raises:
         DataError: a malformed row, or not one row.
@@ -90,17 +119,14 @@ def collect(source: Source, say: Say) -> Collected:
     users, items = IdEncoder(), IdEncoder()
     times, ratings = _Column("times", np.int64), _Column("ratings", np.float32)
     parts = _Column("parts", np.int8)
-    count, next_word = 0, _SAY_EVERY
+    news = _News(say, clock)
     for chunk in source.chunks():
         users.add(chunk.users)
         items.add(chunk.items)
         times.add(chunk.times)
         ratings.add(chunk.ratings)
         parts.add(None if chunk.part is None else np.full(len(chunk), chunk.part, np.int8))
-        count += len(chunk)
-        if count >= next_word:
-            say(f"  {count / 1e6:.0f} million rows read")
-            next_word = count - count % _SAY_EVERY + _SAY_EVERY
+        news.add(chunk)
     user_ids, user_codes = users.finish()
     item_ids, item_codes = items.finish()
     rows = Rows(user_codes, item_codes, times.finish(), ratings.finish(), parts.finish())

@@ -28,6 +28,7 @@ class RawChunk:
         times: int64 Unix seconds, or None where the source has none.
         ratings: float32, or None.
         part: TRAIN, VALID or TEST where the split is ready-made; else None.
+        share: how much of all there is to read has been read, in 0..1; None where nobody knows.
     """
 
     users: NDArray[Any]
@@ -35,6 +36,7 @@ class RawChunk:
     times: NDArray[np.int64] | None = None
     ratings: NDArray[np.float32] | None = None
     part: int | None = None
+    share: float | None = None
 
     def __len__(self) -> int:
         return len(self.users)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,12 @@ class TableSource:
         }
         return {"files": digests, "reading": {name: getattr(self.config, name) for name in _READING}}
 
+    @property
+    def bytes_to_read(self) -> int:
+        """The size of the files with rows."""
+        named = [path for key, path in self._files().items() if key != "items_path"]
+        return sum(file.stat().st_size for path in named for file in parquet_files(path))
+
     def chunks(self) -> Iterator[RawChunk]:
         """Yields the rows of all parts; rows labelled 0 are kept aside, since they are no interactions.
 
@@ -111,10 +118,12 @@ class TableSource:
         files = self._files()
         columns = self._columns(files["path"])
         ready_made = "valid_path" in files or "test_path" in files
+        size = self.bytes_to_read
         for key, part in (("path", TRAIN), ("valid_path", VALID), ("test_path", TEST)):
             if key in files:
                 for block in self._read(files[key], columns, self._bad):
-                    yield self._chunk(block, part if ready_made else None)
+                    chunk = self._chunk(block, part if ready_made else None)
+                    yield replace(chunk, share=self._bad.read_bytes / size)
 
     def _chunk(self, block: Block, part: int | None) -> RawChunk:
         """Returns a block's interactions, and keeps its titles and labels."""

@@ -72,7 +72,7 @@ def test_a_malformed_row_can_be_dropped_and_is_counted(tmp_path, row, column, wh
     assert as_training(data) == {1: [10, 11], 2: [10]}
     assert data.stats["dropped"]["bad_rows"] == 2
     assert data.stats["rows_read"] == 5
-    assert any("2 bad_rows" in line for line in said)
+    assert any("5 rows read, 2 dropped (2 malformed), 3 kept" in line for line in said)
 
 
 def test_lines_are_counted_right_after_values_with_line_ends(tmp_path):

@@ -18,7 +18,7 @@ from effrec_cli.data.synthetic.histories import blocks, ratings
 from effrec_cli.data.synthetic.images import images
 from effrec_cli.data.synthetic.impressions import impressions
 from effrec_cli.data.synthetic.text import titles, tokens, vocabulary
-from effrec_cli.data.synthetic.users import BLOCK_USERS
+from effrec_cli.data.synthetic.users import BLOCK_USERS, num_blocks
 from effrec_cli.data.synthetic.world import World, raw_users
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import unknown_name
@@ -63,7 +63,8 @@ class SyntheticSource:
         for block in blocks(self.world):
             users = raw_users(block.number * BLOCK_USERS + block.owners)
             items = self.world.raw_items(block.items)
-            yield RawChunk(users, items, block.times, ratings(self.world, block))
+            share = (block.number + 1) / num_blocks(self.config)
+            yield RawChunk(users, items, block.times, ratings(self.world, block), share=share)
             rows += len(items)
             left_out += block.left_out
         self._stats = {"rows_read": rows, "visits_without_item": left_out}
