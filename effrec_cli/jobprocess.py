@@ -44,7 +44,7 @@ def perform(task: Task, outcomes: Path) -> Outcome:
         with held():
             from effrec_cli.run import run
 
-        metrics = run(check.build(task.settings), task.overrides).metrics
+        metrics = run(check.build(task.settings), task.overrides, keep_failed=True).metrics
         outcome = Outcome.done(task, metrics)
     except KeyboardInterrupt:
         outcome = Outcome.of(task, INTERRUPTED, KEYBOARD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ OVERRIDES = "overrides.yaml"
 _LEFT_ALONE = "{} holds a finished run; it is left as it is."
 
 
-def run(config: Config, overrides: list[str]) -> result.Result:
+def run(config: Config, overrides: list[str], *, keep_failed: bool = False) -> result.Result:
     """Trains, evaluates and writes one run, and prints its table.
 
     A process that a launcher started as one rank of many joins the others; `run.devices` above 1 starts
@@ -45,6 +46,7 @@ def run(config: Config, overrides: list[str]) -> result.Result:
     Args:
         config: checked settings.
         overrides: what the user typed, kept with the run.
+        keep_failed: keep the folder also of a run that bad input stopped before it reached anything.
 
     Raises:
         EffrecError: what stopped the run; its folder keeps what was reached.
@@ -54,7 +56,7 @@ def run(config: Config, overrides: list[str]) -> result.Result:
         model_for(registry.implementation("methods", config.method.name).task, config.model.name)
         if distributed.is_one_of_many():
             return _run_among_others(config, overrides)
-        return _run_here(config, overrides)
+        return _run_here(config, overrides, keep_failed)
 
 
 def resume(path: Path) -> result.Result:
@@ -170,15 +172,16 @@ def _settled(config: Config) -> Path:
     return Path(config.run.dir)
 
 
-def _run_here(config: Config, overrides: list[str]) -> result.Result:
+def _run_here(config: Config, overrides: list[str], keep_failed: bool) -> result.Result:
     env.resolve_device(config.run.device)
     folder = _opened(config)
     try:
         if folder.finished:
             say(_LEFT_ALONE.format(folder.path))
         else:
-            _keep_settings(folder, config, overrides)
-            _train_here_or_launch(folder, config)
+            with nullcontext() if keep_failed else folder.tidied():
+                _keep_settings(folder, config, overrides)
+                _train_here_or_launch(folder, config)
         found = result.read(folder.path)
     finally:
         folder.close()
@@ -188,7 +191,9 @@ def _run_here(config: Config, overrides: list[str]) -> result.Result:
 
 def _opened(config: Config) -> RunFolder:
     """Returns the run's folder, opened as `run.resume` says; a run of other settings in it is refused."""
+    unnamed = config.run.dir is None
     folder = RunFolder(_settled(config))
+    folder.made = unnamed
     if config.run.resume == "auto":
         refuse_other_settings(folder.path, config)
     return folder.open(resume=config.run.resume)
@@ -223,7 +228,8 @@ def _run_among_others(config: Config, overrides: list[str]) -> result.Result:
         else:
             _keep_settings(folder, config, overrides)
     if not finished:
-        _train_rank(config, folder, world)
+        with folder.tidied():
+            _train_rank(config, folder, world)
     world.wait()
     found = result.read(folder.path)
     if world.is_main:

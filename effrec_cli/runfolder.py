@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from effrec_cli.durable import sync_file, write_json, writing
-from effrec_cli.errors import ConfigError, EffrecError, EnvironmentFault, Interrupted
+from effrec_cli.errors import ConfigError, DataError, EffrecError, EnvironmentFault, Interrupted
 from effrec_cli.lock import FolderLock, is_locked
 
 RUNNING, DONE, FAILED, INTERRUPTED, KILLED, STARTING = (
@@ -24,6 +24,9 @@ RUNNING, DONE, FAILED, INTERRUPTED, KILLED, STARTING = (
     "killed",
     "starting",
 )
+
+_BEFORE_TRAINING = {".lock", "config.yaml", "overrides.yaml", "env.json", "status.json", "log.txt"}
+"""What a run has written before it reaches anything that is worth keeping."""
 
 
 class RunFolder:
@@ -36,6 +39,7 @@ class RunFolder:
         path: the folder.
         checkpoints: where `checkpoint.save` writes.
         model_path: the trained model.
+        made: whether the folder was made for this run, and was not there before.
         previous: the state the run was in before `open`, or None for a new run.
         metrics_lines: whole lines in metrics.jsonl.
     """
@@ -44,6 +48,7 @@ class RunFolder:
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.model_path = self.path / "model.safetensors"
+        self.made = False
         self.previous: str | None = None
         self.metrics_lines = 0
         self._metrics = self.path / "metrics.jsonl"
@@ -104,6 +109,19 @@ class RunFolder:
             raise
         self.status(DONE)
 
+    @contextmanager
+    def tidied(self) -> Iterator[None]:
+        """Leaves no folder behind where what runs inside was given bad input and had reached nothing yet.
+
+        The error on the screen is all there is to know of such a run. A folder that was there before stays.
+        """
+        try:
+            yield
+        except (ConfigError, DataError):
+            if self.made and {path.name for path in self.path.iterdir()} <= _BEFORE_TRAINING:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
     def status(self, state: str, *, step: int | None = None, reason: str | None = None) -> None:
         """Writes status.json; without `step` the last one known stays."""
         step = self._status.get("step") if step is None else step
@@ -147,7 +165,9 @@ class RunFolder:
 
     def _make(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.path.is_dir():
+                self.path.mkdir(parents=True, exist_ok=True)
+                self.made = True
         except (FileExistsError, NotADirectoryError) as fault:
             raise ConfigError(
                 "The run folder's path is a file.", where=str(self.path), fix="run.dir=PATH"

@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from effrec_cli.report.board import board_table, unfinished_table
-from effrec_cli.report.compare import Comparison, compare
+from effrec_cli.report.board import board_table, copies_line, unfinished_line
+from effrec_cli.report.compare import compare
 from effrec_cli.report.layout import Table, as_markdown, print_table, say
 from effrec_cli.report.records import as_csv, as_records
 
@@ -20,27 +20,29 @@ def main(argv: list[str]) -> int:
     """
     options = _parser().parse_args(argv)
     found = compare(options.paths, options.metric, per_run=options.per_run)
+    tables = [board_table(board) for board in found.boards]
+    lines = [line for line in (copies_line(found), unfinished_line(found)) if line]
     if options.json:
         print(json.dumps(as_records(found), indent=2))
     elif options.csv:
         print(as_csv(found), end="")
     elif options.md:
-        say("\n\n".join(map(as_markdown, _tables(found))))
+        say("\n\n".join([*map(as_markdown, tables), *lines]))
     else:
-        _print(_tables(found))
+        _print(tables, lines)
     return 0
 
 
-def _print(tables: list[Table]) -> None:
+def _print(tables: list[Table], lines: list[str]) -> None:
+    """Prints the tables, and under them what else there is to say."""
     for at, table in enumerate(tables):
         if at:
             print()
         print_table(table)
-
-
-def _tables(found: Comparison) -> list[Table]:
-    unfinished = unfinished_table(found)
-    return [*map(board_table, found.boards), *([unfinished] if unfinished else [])]
+    if tables and lines:
+        print()
+    for line in lines:
+        say(line)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,8 @@ from effrec_cli.report.settings import as_words
 from effrec_cli.result import Result
 
 Number = float | None
+_NAMED = 3
+"""Folders named in a line; more would hide the tables."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +47,28 @@ def board_table(board: Board) -> Table:
     )
 
 
-def unfinished_table(comparison: Comparison) -> Table | None:
-    """Returns the runs without a result, or None where all have one."""
-    if not comparison.unfinished:
+def copies_line(comparison: Comparison) -> str | None:
+    """Returns one line on the folders that hold a copy of another's run, or None where there are none."""
+    said = [f"{copy} is a copy of {original}" for copy, original in comparison.copies]
+    return f"Counted once: {_some(said)}." if said else None
+
+
+def unfinished_line(comparison: Comparison) -> str | None:
+    """Returns one line on the runs without a result, or None where all have one."""
+    folders: dict[str, list[str]] = {}
+    for run in comparison.unfinished:
+        state = "damaged" if run.status.state == "done" else run.status.state
+        folders.setdefault(state, []).append(str(run.folder))
+    if not folders:
         return None
-    columns = [
-        Column("run", right=False, importance=9, folds=True),
-        Column("state", right=False, importance=9),
-    ]
-    rows = [
-        [str(run.folder), run.status.state, str(run.status.step or figures.MISSING), run.why]
-        for run in comparison.unfinished
-    ]
-    return Table(
-        "Without a result",
-        [*columns, Column("step"), Column("why", right=False, importance=8, folds=True)],
-        rows,
-    )
+    counted = ", ".join(f"{len(names)} {state} ({_some(names)})" for state, names in folders.items())
+    return f"Without a result: {counted}; effrec show RUN says why."
+
+
+def _some(names: list[str]) -> str:
+    """Returns the first few names, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join([*names[:_NAMED], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _names() -> list[Field]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,12 @@ class Comparison:
     Attributes:
         boards: one for each dataset and protocol, the fullest first.
         unfinished: runs without a result.
+        copies: folders that hold the very run of another one, and that other one; only the latter counts.
     """
 
     boards: list[Board]
     unfinished: list[Run]
+    copies: list[tuple[Path, Path]] = field(default_factory=list)
 
 
 def compare(paths: list[Path], metric: str | None = None, *, per_run: bool = False) -> Comparison:
@@ -117,14 +119,23 @@ def compare(paths: list[Path], metric: str | None = None, *, per_run: bool = Fal
         ConfigError: a path is not there, no run is found, or no run has the metric.
     """
     runs = find_runs(paths)
-    finished = [run for run in runs if run.result]
+    finished, copies = _each_once([run for run in runs if run.result])
     groups = _grouped(finished, lambda run: _table_key(_result(run)))
     boards = [_board(group, metric, per_run) for group in groups]
     if metric is not None:
         _check_metric(metric, finished)
-    return Comparison(
-        sorted(boards, key=lambda board: -len(board.entries)), [run for run in runs if run.result is None]
-    )
+    unfinished = [run for run in runs if run.result is None]
+    return Comparison(sorted(boards, key=lambda board: -len(board.entries)), unfinished, copies)
+
+
+def _each_once(runs: list[Run]) -> tuple[list[Run], list[tuple[Path, Path]]]:
+    """Returns the runs without copies, and the copies with what they are copies of.
+
+    A copy has the same settings, seed, metrics and costs to the last digit; a repeated run has other times.
+    """
+    groups = _grouped(runs, lambda run: _canonical(asdict(_result(run))))
+    copies = [(copy.folder, group[0].folder) for group in groups for copy in group[1:]]
+    return [group[0] for group in groups], copies
 
 
 def _board(runs: list[Run], metric: str | None, per_run: bool) -> Board:

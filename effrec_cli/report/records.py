@@ -20,6 +20,7 @@ def as_records(comparison: Comparison) -> dict[str, Any]:
             {"run": str(run.folder), "state": run.status.state, "step": run.status.step, "why": run.why}
             for run in comparison.unfinished
         ],
+        "copies": [{"run": str(copy), "of": str(original)} for copy, original in comparison.copies],
     }
 
 

@@ -67,7 +67,7 @@ def stub_run(own_folder, monkeypatch):
     stub.calls, stub.resumed = [], []
     stub.answer = lambda config: None
 
-    def run(config, overrides):
+    def run(config, overrides, **options):
         stub.calls.append((config, overrides))
         stub.answer(config)
         folder = Path(config.run.dir or "outputs/run")

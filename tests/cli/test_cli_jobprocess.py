@@ -20,7 +20,7 @@ SITE = """
 import os, signal, sys, time, types
 from pathlib import Path
 
-def run(config, overrides):
+def run(config, overrides, **options):
     from effrec_cli.errors import Interrupted
     Path(f"seen-{config.seed}").write_text(str(os.getpid()))
     if config.seed == 7:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from effrec_cli.commands.compare import main
 from effrec_cli.errors import ConfigError
 from effrec_cli.report.board import board_table
 from effrec_cli.report.compare import compare
+from effrec_cli.report.layout import Column, Table, as_markdown
 
 
 @pytest.fixture(autouse=True)
@@ -164,15 +166,45 @@ def test_unfinished_failed_and_damaged_runs_are_listed(tmp_path, capsys):
     states = {run.folder.name: run.status.state for run in found.unfinished}
     assert states == {"0": "failed", "1": "interrupted", "2": "done"}
     assert main([str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert "The loss is not finite." in out
-    assert "cannot be read" in out
+    sweep = tmp_path / "sweep"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "",
+        f"Without a result: 1 failed ({sweep / '0'}), 1 interrupted ({sweep / '1'}), "
+        f"1 damaged ({sweep / '2'}); effrec show RUN says why.",
+    ]
 
 
-def test_only_unfinished_runs_still_answer(tmp_path, capsys):
-    leave_run(tmp_path / "a", state="failed", step=7, reason="no memory")
+def test_only_unfinished_runs_still_answer_in_one_line(tmp_path, capsys):
+    for name in "abcde":
+        leave_run(tmp_path / name, state="failed", step=7, reason="no memory")
     assert main([str(tmp_path)]) == 0
-    assert "no memory" in capsys.readouterr().out
+    first = ", ".join(str(tmp_path / name) for name in "abc")
+    assert capsys.readouterr().out == (
+        f"Without a result: 5 failed ({first}, and 2 more); effrec show RUN says why.\n"
+    )
+
+
+def test_a_copied_folder_counts_once_and_is_named(tmp_path, capsys):
+    leave_run(tmp_path / "a", make_result(0.1))
+    shutil.copytree(tmp_path / "a", tmp_path / "backup")
+    leave_run(tmp_path / "b", make_result(0.3, seed=2))
+    (board,) = compare([tmp_path]).boards
+    assert [entry.seeds for entry in board.entries] == [[1, 2]]
+    assert main([str(tmp_path)]) == 0
+    said = f"Counted once: {tmp_path / 'backup'} is a copy of {tmp_path / 'a'}."
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    main([str(tmp_path), "--json"])
+    copies = json.loads(capsys.readouterr().out)["copies"]
+    assert copies == [{"run": str(tmp_path / "backup"), "of": str(tmp_path / "a")}]
+
+
+def test_a_repeated_run_is_no_copy(tmp_path, capsys):
+    leave_run(tmp_path / "a", make_result(0.1, cost=make_cost(10.0)))
+    leave_run(tmp_path / "b", make_result(0.1, cost=make_cost(10.1)))
+    (board,) = compare([tmp_path]).boards
+    assert [entry.seeds for entry in board.entries] == [[1, 1]]
+    main([str(tmp_path)])
+    assert "Counted once" not in capsys.readouterr().out
 
 
 def test_runs_are_found_at_any_depth_once_and_not_inside_runs(tmp_path, monkeypatch):
@@ -239,7 +271,8 @@ def test_markdown_marks_the_best_and_guards_pipes(outputs, capsys):
     main([str(outputs), "--md"])
     out = capsys.readouterr().out
     assert "| **0.2500** |" in out
-    assert "why \\| not" in out
+    assert f"Without a result: 1 failed ({outputs / 'd'})" in out
+    assert "| why \\| not |" in as_markdown(Table("", [Column("")], [["why | not"]]))
     rows = [line for line in out.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in rows[:4]} == {rows[0].count("|")}
 
