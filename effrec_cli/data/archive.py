@@ -22,6 +22,9 @@ MOST_BYTES = 16 << 30
 _CHUNK_BYTES = 1 << 20
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
 
+_MARKS = {"zip": b"PK", "tar.gz": b"\x1f\x8b", "tar.bz2": b"BZh", "tar.xz": b"\xfd7zXZ"}
+"""What an archive begins with, also one that is cut short."""
+
 
 @dataclass(frozen=True)
 class _Member:
@@ -76,11 +79,30 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
             with tarfile.open(archive) as file:
                 yield [_tar_member(file, info) for info in file.getmembers()]
     except _DAMAGED as error:
-        raise DataError(
-            "This is no archive, or one that is damaged or cut short.",
-            where=f"{archive} ({archive.stat().st_size:,} bytes): {error}",
-            fix="get the file again; a whole one ends in .zip or .tar.gz and opens with other programs too",
-        ) from error
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the archive's
+            raise
+        raise _unreadable(archive, error) from error
+
+
+def _unreadable(archive: Path, error: Exception) -> DataError:
+    """Returns what is wrong with an archive in plain words; those of the library would help nobody."""
+    with archive.open("rb") as handle:
+        head = handle.read(512)
+    where = f"{archive} ({archive.stat().st_size:,} bytes)"
+    if "password" in str(error):
+        return DataError(
+            "This archive is locked by a password.", where=where, fix="unpack it, and import the folder"
+        )
+    kind = next((name for name, marks in _MARKS.items() if head.startswith(marks)), None)
+    if kind is None and head[257:262] == b"ustar":
+        kind = "tar"
+    if kind is not None:
+        what = f"This {kind} archive is damaged or cut short."
+        return DataError(
+            what, where=where, fix="get the file again, and compare its size with the publisher's"
+        )
+    like = "; it looks like a web page" if head.lstrip().startswith(b"<") else ""
+    return DataError(f"This is no zip or tar archive{like}.", where=where, fix="get the file again")
 
 
 def _zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:

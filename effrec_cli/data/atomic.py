@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,20 @@ def disk_faults(path: Path) -> AbstractContextManager[None]:
     return durable.writing(path, durable.DATA_ADVICE)
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder below the data root, and those it lies in, where they are missing.
+
+    Raises:
+        EnvironmentFault: it cannot be made, for whatever reason; the fix is another data root.
+    """
+    advice = replace(durable.DATA_ADVICE, other=durable.DATA_ADVICE.closed)
+    with durable.writing(path, advice):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` to `path`, whole or not at all, making the folder where it is missing."""
-    with disk_faults(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     durable.write_json(path, value, durable.DATA_ADVICE)
 
 
@@ -42,8 +53,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     aside = target.with_name(f".{target.name}.building")
     shutil.rmtree(aside, ignore_errors=True)
-    with disk_faults(target):
-        aside.mkdir(parents=True)
+    make_folder(aside)
     try:
         yield aside
         with disk_faults(target):
@@ -73,8 +83,8 @@ def locked(path: Path, say: Callable[[str], None], doing: str) -> Iterator[None]
     The kernel drops the lock when its process ends, however it ends. The file itself stays: removing it
     would let two processes hold two locks of one name.
     """
+    make_folder(path.parent)
     with disk_faults(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a")
     with handle:
         try:

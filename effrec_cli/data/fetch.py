@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
-from effrec_cli.data.atomic import disk_faults
+from effrec_cli.data.atomic import disk_faults, make_folder
 from effrec_cli.data.cache import hash_file
 from effrec_cli.errors import ConfigError, DataError, EnvironmentFault
 
@@ -87,8 +87,8 @@ def fetch(remote: Remote, target: Path, say: Say) -> None:
         DataError: no source delivers the file.
         EnvironmentFault: the disk is full or may not be written.
     """
+    make_folder(target.parent)
     with disk_faults(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
         check_free_space(target.parent, remote.size or 0)
         size = megabytes(remote.size) if remote.size else "of unknown size"
         say(f"Downloading {remote.name}, {size}. Licence: {remote.license or 'not stated'}")

@@ -111,13 +111,62 @@ def test_an_archive_cut_short_is_told_apart(tmp_path, target, make, keep):
     path.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(DataError, match="damaged or cut short") as caught:
         unpack(path, target, wanted)
-    assert str(path) in caught.value.where
+    kind = "zip" if make is zipped else "tar.gz"
+    assert caught.value.what == f"This {kind} archive is damaged or cut short."
+    assert caught.value.where == f"{path} ({path.stat().st_size:,} bytes)", "nothing of a library's own words"
+    assert "get the file again" in caught.value.fix
 
 
-def test_what_is_no_archive(tmp_path, target):
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<html>Please log in</html>", "This is no zip or tar archive; it looks like a web page."),
+        (b"\n <!doctype html>", "This is no zip or tar archive; it looks like a web page."),
+        (b"user,item\n1,2\n", "This is no zip or tar archive."),
+        (b"", "This is no zip or tar archive."),
+        (b"BZh91AY&SY junk", "This tar.bz2 archive is damaged or cut short."),
+        (b"\xfd7zXZ\0 junk", "This tar.xz archive is damaged or cut short."),
+    ],
+)
+def test_what_is_no_archive(tmp_path, target, content, what):
     path = tmp_path / "x.zip"
-    path.write_text("<html>Please log in</html>")
-    with pytest.raises(DataError, match="no archive"):
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        unpack(path, target, wanted)
+    assert caught.value.what == what
+    assert caught.value.where == f"{path} ({len(content)} bytes)"
+
+
+def test_a_plain_tar_cut_short_is_told_apart(tmp_path, target):
+    whole = tmp_path / "whole.tar"
+    with tarfile.open(whole, "w") as file:
+        info = tarfile.TarInfo("a.csv")
+        info.size = 5000
+        file.addfile(info, io.BytesIO(b"0" * 5000))
+    path = tmp_path / "x.tar"
+    path.write_bytes(whole.read_bytes()[:2000])
+    with pytest.raises(DataError, match="This tar archive is damaged or cut short"):
+        unpack(path, target, wanted)
+
+
+def test_a_password_is_named(tmp_path, target):
+    path = zipped(tmp_path / "x.zip", {"a.csv": b"0" * 600})
+    content = bytearray(path.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="locked by a password") as caught:
+        unpack(path, target, wanted)
+    assert "import the folder" in caught.value.fix
+
+
+def test_a_disk_that_cannot_be_read_is_no_damaged_archive(tmp_path, target, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    path = zipped(tmp_path / "x.zip", {"a.csv": b"0" * 600})
+    monkeypatch.setattr("effrec_cli.data.archive.zipfile.ZipFile", refuse)
+    with pytest.raises(PermissionError):
         unpack(path, target, wanted)
 
 

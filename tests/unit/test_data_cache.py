@@ -151,6 +151,15 @@ def test_a_folder_that_may_not_be_written_is_an_environment_fault(config, tmp_pa
         loaded(config, tmp_path)
 
 
+@pytest.mark.parametrize("below", ["file", "/proc/effrec"])
+def test_a_data_root_that_cannot_be_made_names_the_setting(config, tmp_path, below):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(EnvironmentFault) as caught:
+        load(config, tmp_path / below / "root", lambda line: None)
+    assert "data_root=PATH or EFFREC_DATA=PATH" in caught.value.fix
+    assert str(tmp_path / below / "root") in caught.value.where
+
+
 def test_a_full_disk_is_an_environment_fault(config, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
