@@ -7,11 +7,11 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from effrec_cli import durable
+from effrec_cli.errors import ConfigError
 
 
 def disk_faults(path: Path) -> AbstractContextManager[None]:
@@ -23,11 +23,15 @@ def make_folder(path: Path) -> None:
     """Makes a folder below the data root, and those it lies in, where they are missing.
 
     Raises:
-        EnvironmentFault: it cannot be made, for whatever reason; the fix is another data root.
+        ConfigError: no folder can be there, such as below a file.
+        EnvironmentFault: the disk is full, or the folder may not be written.
     """
-    advice = replace(durable.DATA_ADVICE, other=durable.DATA_ADVICE.closed)
-    with durable.writing(path, advice):
-        path.mkdir(parents=True, exist_ok=True)
+    try:
+        with disk_faults(path):
+            path.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        what = f"The data cannot be kept there: {fault.strerror}."
+        raise ConfigError(what, where=str(path), fix=durable.DATA_ADVICE.closed) from fault
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,6 +12,7 @@ BAD = {
     "no such file": (["dataset.path=absent.csv"], 2),
     "no such column": (["dataset.user=who"], 3),
     "a wrong option": (["dataset.separator=abc"], 2),
+    "no place for data": (["data_root=log.csv/root"], 2),
     "a file with nothing in it": (["dataset.path=empty.csv"], 3),
 }
 
