@@ -68,6 +68,12 @@ def unpack(archive: Path, target: Path, wanted: Callable[[str], bool]) -> list[s
     return sorted(chosen)
 
 
+def bare_names(archive: Path) -> list[str]:
+    """Returns the names of the files in an archive, without folders; raises DataError as `unpack` does."""
+    with _members(archive) as members:
+        return [PurePosixPath(member.name).name for member in members if member.is_file]
+
+
 @contextmanager
 def _members(archive: Path) -> Iterator[list[_Member]]:
     """Yields the entries of an archive; a damaged one is a DataError wherever it shows."""

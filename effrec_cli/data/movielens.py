@@ -15,6 +15,7 @@ from effrec_cli.data.delimited import Dialect, read_delimited
 from effrec_cli.data.fetch import Remote
 from effrec_cli.data.kinds import Number, Whole
 from effrec_cli.data.movielens_about import Item, item_genres, read_items, read_users, user_features
+from effrec_cli.data.movielens_releases import count_ratings, doubt, refuse_another, with_files
 from effrec_cli.data.raw import RawFiles
 from effrec_cli.data.source import RawChunk, Say
 from effrec_cli.data.types import RecData
@@ -60,9 +61,8 @@ class MovieLensSource:
         self.config = config
         self.layout = LAYOUTS[config.layout]
         optional = [self.layout.users] if self.layout.users else []
-        self.raw = RawFiles(
-            data_root, config.name, (self.layout.ratings, self.layout.items), optional, self._check
-        )
+        required = (self.layout.ratings, self.layout.items)
+        self.raw = RawFiles(data_root, config.name, required, optional, self._check, with_files)
         self._bad = BadRows(config.bad_rows)
         self._items: dict[int, Item] | None = None
 
@@ -79,8 +79,16 @@ class MovieLensSource:
         self.raw.fetch(remote, say)
 
     def import_from(self, path: Path, say: Say) -> None:
-        """Takes the release from a folder or an archive of the user's."""
+        """Takes the release from a folder or an archive of the user's.
+
+        Raises:
+            ConfigError: there is no such path.
+            DataError: it is not laid out as this release, or it is another one.
+        """
         self.raw.import_from(path, self.config.digest, say)
+        note = doubt(self.config.name, self._count(self.raw.folder))
+        if note:
+            say(f"  {note}")
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the digests of the files, their layout, and what happens to malformed rows."""
@@ -118,9 +126,13 @@ class MovieLensSource:
             yield RawChunk(block["user"], block["item"], block["time"], block["rating"], share=share)
 
     def _check(self, folder: Path) -> None:
-        """Raises DataError where new files are not laid out as this release: the first rows must read."""
+        """Raises DataError where new files are another release, or its first rows cannot be read."""
+        refuse_another(self.config.name, self._count(folder))
         next(self._chunks(folder, BadRows(self.config.bad_rows)))
         read_items(folder / self.layout.items, self.config.layout)
+
+    def _count(self, folder: Path) -> int:
+        return count_ratings(folder / self.layout.ratings, header=self.layout.dialect.names is None)
 
     def _about_items(self) -> dict[int, Item]:
         if self._items is None:

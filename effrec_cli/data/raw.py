@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from effrec_cli.data.archive import unpack
+from effrec_cli.data.archive import bare_names, unpack
 from effrec_cli.data.atomic import disk_faults, locked, new_folder, read_json, write_json
 from effrec_cli.data.cache import hash_file
 from effrec_cli.data.digests import digest_of
@@ -35,6 +35,7 @@ class RawFiles:
         required: files it cannot be read without.
         optional: files that are kept where they are published.
         check: looks into a new folder before it takes its place.
+        guess: names the datasets that are published with such files.
     """
 
     data_root: Path
@@ -42,6 +43,7 @@ class RawFiles:
     required: Sequence[str]
     optional: Sequence[str]
     check: Check
+    guess: Callable[[Collection[str]], list[str]] = field(default=lambda names: [])
 
     @property
     def folder(self) -> Path:
@@ -136,12 +138,17 @@ class RawFiles:
 
     def _require(self, aside: Path, path: Path) -> None:
         missing = [name for name in self.required if not (aside / name).is_file()]
-        if missing:
-            raise DataError(
-                f"This is not {self.name}: {' and '.join(missing)} not found.",
-                where=str(path),
-                fix=f"give the folder or archive that holds {', '.join(self.required)}",
-            )
+        if not missing:
+            return
+        like = self.guess([file.name for file in path.rglob("*")] if path.is_dir() else bare_names(path))
+        seems = f"; it looks like {' or '.join(like)}" if like else ""
+        raise DataError(
+            f"This is not {self.name}: {' and '.join(missing)} not found{seems}.",
+            where=str(path),
+            fix=f"effrec data import {like[0]} {path}"
+            if len(like) == 1
+            else f"give the folder or archive that holds {', '.join(self.required)}",
+        )
 
     def fingerprint(self) -> dict[str, str]:
         """Returns the sha256 of each raw file."""
