@@ -12,6 +12,7 @@ import re
 import statistics
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -48,6 +49,18 @@ def make_record(
     }
     record = {"suite": suite, "cell": cell, "peer": peer, "parameters": parameters, "figures": figures}
     return record if error is None else {**record, "error": error}
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the folder for records, and sees that it can be written, before anything is measured.
+
+    Raises:
+        EnvironmentFault: it cannot.
+    """
+    with writing(folder, _ADVICE):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
 
 
 def stamped(record: Record, device: torch.device) -> Record:

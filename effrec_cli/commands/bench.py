@@ -51,6 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     suites.check_name(options.suite)
     device = resolve_device(options.device)
     folder = options.out or default_folder(options.quick)
+    records.check_folder(folder)
     wanted = suites.Options(device, options.quick, options.minutes, options.only)
     path, good = folder, False
     for record in suites.measure(options.suite, wanted, say):

@@ -1,5 +1,6 @@
 """`effrec bench`: peers take turns, a failing one stops no other, and every suite's cells do real work."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from effrec_cli.bench.loss_peers import PEERS, available
 from effrec_cli.bench.suites import Cell, Options
 from effrec_cli.bench.worker import Failed, Worker
 from effrec_cli.commands import bench
-from effrec_cli.errors import ConfigError
+from effrec_cli.errors import ConfigError, EnvironmentFault
 
 CPU = torch.device("cpu")
 QUICK = Options(CPU, quick=True)
@@ -232,6 +233,24 @@ def test_suite_whose_peers_all_fail_ends_with_an_error_code(calls, tmp_path, mon
     )
     monkeypatch.setattr(suites, "module", lambda name: broken)
     assert bench.main(["loss", "--out", str(tmp_path), "--device", "cpu"]) == 1
+
+
+@pytest.mark.parametrize("fault", ["below a file", "read-only"])
+def test_a_folder_for_records_that_cannot_be_written_is_found_before_measuring(tmp_path, monkeypatch, fault):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / ("file" if fault == "below a file" else "") / "records"
+
+    def refuse(**options):
+        raise OSError(errno.EROFS, "refused")
+
+    if fault == "read-only":
+        monkeypatch.setattr("effrec_cli.bench.records.TemporaryFile", refuse)
+    measured = []
+    monkeypatch.setattr(suites, "measure", lambda *_: measured.append("something"))
+    with pytest.raises(EnvironmentFault, match=str(folder)) as caught:
+        bench.main(["loss", "--out", str(folder), "--device", "cpu"])
+    assert not measured
+    assert "--out FOLDER" in caught.value.fix
 
 
 def test_quick_records_stay_out_of_the_documents(tmp_path, monkeypatch):
