@@ -1,4 +1,4 @@
-"""A lock on a folder that dies with the process holding it."""
+"""Locks that die with the process holding them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from effrec_cli.errors import ConfigError
@@ -17,29 +18,37 @@ _TAKEN = {errno.EAGAIN, errno.EACCES}
 _held: set[int] = set()
 
 
-class FolderLock:
-    """An exclusive flock on `folder/.lock`; the file names the holder for those who are refused.
+class FileLock:
+    """An exclusive flock on a file, which names the holder for those who do not get it.
 
-    The kernel lets go of a flock when its process ends, however it ends, so no lock is ever stale.
+    The kernel lets go of a flock when its process ends, however it ends, so no lock is ever stale. The file
+    itself stays: removing it would let two processes hold two locks of one name.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ".lock"
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._handle: int | None = None
 
-    def take(self) -> None:
+    def take(self, waiting: Callable[[str], None] | None = None) -> None:
         """Takes the lock.
 
+        Args:
+            waiting: told who holds it, where another process does, before waiting for that to end; None
+                refuses instead.
+
         Raises:
-            ConfigError: another process holds it; the message names its pid and host.
+            ConfigError: another process holds it, and nobody wants to wait.
         """
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as fault:
-            if fault.errno not in _UNSUPPORTED:
-                os.close(handle)
-                raise (self._refusal() if fault.errno in _TAKEN else fault) from fault
+            if not _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if waiting is None:
+                    raise self._refusal()
+                waiting(self._holder())
+                _flock(handle, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(handle)
+            raise
         self._handle = handle
         _held.add(handle)
         os.ftruncate(handle, 0)
@@ -53,15 +62,24 @@ class FolderLock:
             self._handle = None
 
     def _refusal(self) -> ConfigError:
-        holder = {}
-        with contextlib.suppress(OSError, ValueError):
-            holder = json.loads(self.path.read_text())
-        who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
         return ConfigError(
-            f"Another run is using this folder: {who}.",
+            f"Another run is using this folder: {self._holder()}.",
             where=str(self.path.parent),
             fix="wait for it to end, stop it, or name another folder: run.dir=PATH",
         )
+
+    def _holder(self) -> str:
+        holder = {}
+        with contextlib.suppress(OSError, ValueError):
+            holder = json.loads(self.path.read_text())
+        return f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
+
+
+class FolderLock(FileLock):
+    """The lock of a run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / ".lock")
 
 
 def is_locked(folder: Path) -> bool:
@@ -71,12 +89,20 @@ def is_locked(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as fault:
-        return fault.errno in _TAKEN
+        return not _flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     finally:
         os.close(handle)
-    return False
+
+
+def _flock(handle: int, how: int) -> bool:
+    """Returns whether the lock is had; on a file system without locks everyone has it."""
+    try:
+        fcntl.flock(handle, how)
+    except OSError as fault:
+        if fault.errno not in _UNSUPPORTED | _TAKEN:
+            raise
+        return fault.errno not in _TAKEN
+    return True
 
 
 def _forget_in_child() -> None:

@@ -1,8 +1,7 @@
-"""Folders of data that appear whole or not at all, and locks that die with their process."""
+"""Folders of data that appear whole or not at all, made by one process at a time."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from effrec_cli import durable
 from effrec_cli.errors import ConfigError
+from effrec_cli.lock import FileLock
 
 
 def disk_faults(path: Path) -> AbstractContextManager[None]:
@@ -82,18 +82,12 @@ def _publish(aside: Path, target: Path) -> None:
 
 @contextmanager
 def locked(path: Path, say: Callable[[str], None], doing: str) -> Iterator[None]:
-    """Holds the lock file `path`, waiting while another process holds it.
-
-    The kernel drops the lock when its process ends, however it ends. The file itself stays: removing it
-    would let two processes hold two locks of one name.
-    """
+    """Holds the lock file `path`, waiting while another process holds it."""
+    lock = FileLock(path)
     make_folder(path.parent)
     with disk_faults(path):
-        handle = path.open("a")
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"Another process is {doing}; waiting for it.")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        lock.take(waiting=lambda holder: say(f"Another process is {doing} ({holder}); waiting for it."))
+    try:
         yield
+    finally:
+        lock.release()

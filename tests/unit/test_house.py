@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "registry": {"errors"},
     "schema": {"errors", "registry", "schema"},
     "models": {"models", "errors", "effrec_kernels"},
-    "data": {"data", "durable", "errors", "paths", "registry", "schema", "evaluation"},
+    "data": {"data", "durable", "errors", "lock", "paths", "registry", "schema", "evaluation"},
     "evaluation": {"evaluation", "data", "errors", "schema", "distributed"},
     "methods": {
         "backbone",
