@@ -159,12 +159,13 @@ def run(path, fault=None, world=None, method=None, **settings):
     if world.is_main and folder.open(resume="auto").finished:
         return None
     engine = make_engine(folder, make_config(**settings), world=world, method=method)
-    with breaking(engine, fault or {}), engine.folder.recording():
+    with breaking(engine, fault or {}), folder.recording() if world.is_main else contextlib.nullcontext():
         engine.method.fit(engine)
         engine.restore_best()
-        write_tensors(engine.folder.model_path, engine.method.state_dict())
-        engine.folder.write_json("result.json", {"best": engine.best_metrics, "stopped": engine.stopped})
-    engine.folder.close()
+        if world.is_main:  # ranks that write one file at once take each other's draft away
+            write_tensors(folder.model_path, engine.method.state_dict())
+            folder.write_json("result.json", {"best": engine.best_metrics, "stopped": engine.stopped})
+    folder.close()
     return engine
 
 
