@@ -5,18 +5,22 @@ from .binary import binary_cross_entropy_sampled, gbce, gbce_beta
 from .dense import sampled_cross_entropy_dense
 from .dispatch import KERNELS, KernelUnavailable, which_kernel
 from .linear import linear_cross_entropy
+from .popularity import Popularity, mixed_log_q, popularity
 from .rng import draw_negatives
 from .sampled import sampled_cross_entropy
 
 __all__ = [
     "KERNELS",
     "KernelUnavailable",
+    "Popularity",
     "binary_cross_entropy_sampled",
     "draw_negatives",
     "flops",
     "gbce",
     "gbce_beta",
     "linear_cross_entropy",
+    "mixed_log_q",
+    "popularity",
     "reference",
     "sampled_cross_entropy",
     "sampled_cross_entropy_dense",

@@ -2,12 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_key, check_negatives, check_tensors
+from . import checks
 from .chunks import default_chunk_bytes
+from .dispatch import which_kernel
+from .groups import num_tiles
+from .popularity import Popularity
 from .problem import CORRECTIONS, Problem
+
+
+# The attributes of the following are the arguments of `sampled_cross_entropy`.
+@dataclass(frozen=True)
+class Stream:
+    """What draws are a function of."""
+
+    seed: int = 0
+    step: int = 0
+    rng_state: Tensor | None = None
+    row_offset: int | Tensor = 0
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Where negatives come from."""
+
+    num_negatives: int | None
+    negatives: Tensor | None
+    stream: Stream
+    sampler: str | Popularity = "uniform"
+    sharing: str | int | Tensor = "row"
+    sharing_stride: int = 1
+    in_batch: int = 0
+    log_q: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is made of logits."""
+
+    correction: str = "none"
+    temperature: float = 1.0
+    objective: str = "softmax"
+    beta: float = 1.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which rows count, and how it is computed."""
+
+    row_weights: Tensor | None = None
+    ignore_index: int = -100
+    chunk_bytes: int | None = None
+    kernel: str = "auto"
+    deterministic: bool = False
 
 
 def compute_dtype(hidden: Tensor) -> torch.dtype:
@@ -18,86 +70,150 @@ def compute_dtype(hidden: Tensor) -> torch.dtype:
     return hidden.dtype
 
 
-def global_rows(hidden: Tensor, row_offset: int | Tensor) -> Tensor:
-    """Returns int64 [M]: `row_offset` itself if it is a tensor, else the rows counted from it."""
-    if isinstance(row_offset, Tensor):
-        if row_offset.shape != hidden.shape[:1] or row_offset.dtype != torch.int64:
-            raise ValueError(f"row_offset must be a number or int64 [M] with M = {len(hidden)}")
-        return row_offset
-    return torch.arange(len(hidden), device=hidden.device) + row_offset
-
-
-def full_problem(
-    hidden: Tensor,
-    items: Tensor,
-    targets: Tensor,
-    *,
-    row_weights: Tensor | None,
-    ignore_index: int,
-    chunk_bytes: int | None,
-) -> Problem:
+def full_problem(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, frame: Frame) -> Problem:
     """Returns the problem of a softmax over every item, its arguments checked."""
-    check_tensors(hidden, items, targets, row_weights)
+    _check(hidden, items, targets, form, frame)
     return Problem(
         hidden=hidden,
         items=items,
         targets=targets.long(),
-        rows=targets.new_empty(0, dtype=torch.int64),
+        state=targets.new_empty(0, dtype=torch.int64),
+        rows=None,
         negatives=None,
+        thresholds=None,
+        alias=None,
+        log_q=None,
         num_negatives=0,
-        seed=0,
-        step=0,
-        objective="softmax",
-        correction="none",
-        beta=1.0,
-        ignore_index=ignore_index,
-        chunk_bytes=_chunk_bytes(chunk_bytes, hidden),
-        compute_dtype=compute_dtype(hidden),
+        in_batch=0,
+        row_start=0,
+        sampler="uniform",
+        **_sharing(hidden, Negatives(None, None, Stream())),
+        **_common(hidden, form, frame),
     )
 
 
 def sampled_problem(
-    hidden: Tensor,
-    items: Tensor,
-    targets: Tensor,
-    *,
-    num_negatives: int | None,
-    negatives: Tensor | None,
-    seed: int,
-    step: int,
-    row_offset: int | Tensor,
-    row_weights: Tensor | None,
-    ignore_index: int,
-    chunk_bytes: int | None,
-    objective: str = "softmax",
-    correction: str = "none",
-    beta: float = 1.0,
+    hidden: Tensor, items: Tensor, targets: Tensor, drawn: Negatives, form: Form, frame: Frame
 ) -> Problem:
-    """Returns the problem of each row against its own negatives, its arguments checked."""
-    check_tensors(hidden, items, targets, row_weights)
-    number = check_negatives(hidden, negatives, num_negatives)
-    check_key(seed, step)
-    check_choice("correction", correction, CORRECTIONS)
-    rows = global_rows(hidden, row_offset)
+    """Returns the problem of each row against some negatives, its arguments checked."""
+    _check(hidden, items, targets, form, frame)
+    rows, row_start = _rows(hidden, drawn.stream.row_offset)
+    sharing = _sharing(hidden, drawn)
+    table = drawn.sampler if isinstance(drawn.sampler, Popularity) else None
     return Problem(
         hidden=hidden,
         items=items,
-        targets=targets.long(),
+        targets=_inside(targets.long(), sharing["boundaries"], frame.ignore_index),
+        state=_state(hidden, drawn.stream),
         rows=rows,
-        negatives=negatives,
-        num_negatives=number,
-        seed=seed,
-        step=step,
-        objective=objective,
-        correction=correction,
-        beta=beta,
-        ignore_index=ignore_index,
-        chunk_bytes=_chunk_bytes(chunk_bytes, hidden),
-        compute_dtype=compute_dtype(hidden),
+        negatives=drawn.negatives,
+        thresholds=None if table is None else table.thresholds,
+        alias=None if table is None else table.alias,
+        log_q=_log_q(items, drawn, form.correction),
+        num_negatives=_number(hidden, drawn, sharing),
+        in_batch=drawn.in_batch,
+        row_start=row_start,
+        sampler=checks.check_sampler(drawn.sampler, items),
+        **sharing,
+        **_common(hidden, form, frame),
     )
 
 
-def _chunk_bytes(given: int | None, hidden: Tensor) -> int:
-    if given is not None and given < 1:
-        raise ValueError(f"chunk_bytes must be positive, not {given}")
-    return given or default_chunk_bytes(hidden.device)
+def _check(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, frame: Frame) -> None:
+    checks.check_tensors(hidden, items, targets, frame.row_weights)
+    checks.check_temperature(form.temperature)
+    checks.check_choice("correction", form.correction, CORRECTIONS)
+    if frame.chunk_bytes is not None and frame.chunk_bytes < 1:
+        raise ValueError(f"chunk_bytes must be positive, not {frame.chunk_bytes}")
+
+
+def _common(hidden: Tensor, form: Form, frame: Frame) -> dict[str, Any]:
+    """Returns the attributes of a problem that do not depend on where candidates come from."""
+    return {
+        "objective": form.objective,
+        "correction": form.correction,
+        "beta": form.beta,
+        "temperature": float(form.temperature),
+        "ignore_index": frame.ignore_index,
+        "chunk_bytes": frame.chunk_bytes or default_chunk_bytes(hidden.device),
+        "deterministic": frame.deterministic,
+        "kernel": which_kernel(frame.kernel, hidden),
+        "compute_dtype": compute_dtype(hidden),
+    }
+
+
+def _rows(hidden: Tensor, row_offset: int | Tensor) -> tuple[Tensor | None, int]:
+    """Returns the rows' global numbers if they are given one by one, else that of the first."""
+    if not isinstance(row_offset, Tensor):
+        return None, row_offset
+    if row_offset.shape != hidden.shape[:1] or row_offset.dtype != torch.int64:
+        raise ValueError(f"row_offset must be a number or int64 [M] with M = {len(hidden)}")
+    return row_offset, 0
+
+
+def _state(hidden: Tensor, drawn: Stream) -> Tensor:
+    """Returns seed and step as int64 [2] on the device: written there, so that nothing waits for a copy."""
+    if drawn.rng_state is not None:
+        checks.check_state(drawn.rng_state, hidden, drawn.seed, drawn.step)
+        # The caller may count on before backward draws again.
+        return drawn.rng_state.clone()
+    checks.check_key(drawn.seed, drawn.step)
+    state = torch.full((2,), drawn.seed, dtype=torch.int64, device=hidden.device)
+    state[1:].fill_(drawn.step)
+    return state
+
+
+def _sharing(hidden: Tensor, drawn: Negatives) -> dict[str, Any]:
+    """Returns the attributes of a problem that say which rows share negatives."""
+    given = drawn.sharing
+    checks.check_sharing(given, drawn.sharing_stride, hidden, drawn.stream.row_offset)
+    if isinstance(given, Tensor):
+        return {"sharing": "sequence", "boundaries": given.long(), "tile_rows": 1, "tile_stride": 1}
+    if isinstance(given, int):
+        stride = drawn.sharing_stride
+        return {"sharing": "tile", "boundaries": None, "tile_rows": given, "tile_stride": stride}
+    return {"sharing": given, "boundaries": None, "tile_rows": 1, "tile_stride": 1}
+
+
+def _number(hidden: Tensor, drawn: Negatives, sharing: dict[str, Any]) -> int:
+    """Returns N; raises where negatives are not [M, N], or one set per group."""
+    name, sets = "M", len(hidden)
+    if drawn.negatives is not None and sharing["sharing"] != "row":
+        name, sets = "G", _num_groups(len(hidden), drawn.stream.row_offset, sharing)
+    return checks.check_negatives(drawn.negatives, drawn.num_negatives, drawn.in_batch, name, sets)
+
+
+def _num_groups(num_rows: int, row_offset: int | Tensor, sharing: dict[str, Any]) -> int:
+    if sharing["sharing"] == "batch":
+        return 1
+    if sharing["sharing"] == "sequence":
+        return len(sharing["boundaries"]) - 1
+    if isinstance(row_offset, Tensor):
+        raise ValueError("negatives of tiles are counted from the first row: row_offset must be a number")
+    return num_tiles(row_offset, num_rows, sharing["tile_rows"], sharing["tile_stride"])
+
+
+def _inside(targets: Tensor, boundaries: Tensor | None, ignore_index: int) -> Tensor:
+    """Returns the targets, `ignore_index` in rows that belong to no sequence."""
+    if boundaries is None:
+        return targets
+    at = torch.arange(len(targets), device=targets.device)
+    return targets.masked_fill((at < boundaries[0]) | (at >= boundaries[-1]), ignore_index)
+
+
+def _log_q(items: Tensor, drawn: Negatives, correction: str) -> Tensor | None:
+    """Returns float32 [V] for the correction `logq`; None where it is unused or the same for all items."""
+    checks.check_log_q(drawn.log_q, items, correction)
+    if correction != "logq" or drawn.log_q is not None:
+        return None if drawn.log_q is None else drawn.log_q.detach().float()
+    if isinstance(drawn.sampler, Popularity) and drawn.negatives is None:
+        if drawn.in_batch:
+            assert drawn.num_negatives is not None
+            return drawn.sampler.mixed_log_q(drawn.in_batch / drawn.num_negatives)
+        return drawn.sampler.log_q
+    if drawn.in_batch:
+        raise ValueError(
+            "correction='logq' with in_batch needs to know how often an item is a target: give a Popularity "
+            "as sampler, or log_q (see mixed_log_q)"
+        )
+    return None

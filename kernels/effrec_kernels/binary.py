@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .arguments import sampled_problem
+from .arguments import Form, Frame, Negatives, Stream, sampled_problem
 from .checks import check_negatives, check_reduction
 from .evaluate import Reduction, evaluate
 
@@ -33,21 +33,11 @@ def binary_cross_entropy_sampled(
     by the count of targets, not of terms.
     """
     check_reduction(reduction, normalizer)
-    problem = sampled_problem(
-        hidden,
-        items,
-        targets,
-        num_negatives=num_negatives,
-        negatives=negatives,
-        seed=seed,
-        step=step,
-        row_offset=row_offset,
-        row_weights=row_weights,
-        ignore_index=ignore_index,
-        chunk_bytes=chunk_bytes,
-        objective="binary",
-    )
-    return evaluate(problem, Reduction(reduction, row_weights, normalizer), kernel)
+    drawn = Negatives(num_negatives, negatives, Stream(seed, step, row_offset=row_offset))
+    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel)
+    form = Form(objective="binary")
+    problem = sampled_problem(hidden, items, targets, drawn, form, frame)
+    return evaluate(problem, Reduction(reduction, row_weights, normalizer))
 
 
 def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
@@ -90,20 +80,9 @@ def gbce(
     if not 0 <= t <= 1:
         raise ValueError(f"t must be in [0, 1], not {t}")
     check_reduction(reduction, normalizer)
-    number = check_negatives(hidden, negatives, num_negatives)
-    problem = sampled_problem(
-        hidden,
-        items,
-        targets,
-        num_negatives=num_negatives,
-        negatives=negatives,
-        seed=seed,
-        step=step,
-        row_offset=row_offset,
-        row_weights=row_weights,
-        ignore_index=ignore_index,
-        chunk_bytes=chunk_bytes,
-        objective="binary",
-        beta=gbce_beta(number, len(items), t),
-    )
-    return evaluate(problem, Reduction(reduction, row_weights, normalizer), kernel) / (number + 1)
+    number = check_negatives(negatives, num_negatives, in_batch=0)
+    drawn = Negatives(num_negatives, negatives, Stream(seed, step, row_offset=row_offset))
+    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel)
+    form = Form(objective="binary", beta=gbce_beta(number, len(items), t))
+    problem = sampled_problem(hidden, items, targets, drawn, form, frame)
+    return evaluate(problem, Reduction(reduction, row_weights, normalizer)) / (number + 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .parts import Part
 from .problem import Problem
-from .rng import fill_negatives
+from .samplers import fill_ids
 
 
 def candidates(problem: Problem, part: Part, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -26,41 +26,61 @@ def candidates(problem: Problem, part: Part, dtype: torch.dtype) -> tuple[Tensor
     shape = (len(part.at), problem.num_negatives + 1)
     ids = torch.empty(shape, dtype=dtype, device=part.at.device)
     ids[:, 0] = part.targets
-    if problem.negatives is None:
-        rows = problem.rows.index_select(0, part.at)
-        fill_negatives(ids[:, 1:], rows, len(problem.items), seed=problem.seed, step=problem.step)
-    else:
-        ids[:, 1:] = problem.negatives.index_select(0, part.at)
+    fill_ids(problem, part.at, ids[:, 1:])
     unusable = _mask_unusable(problem, ids)
     logits = torch.empty(shape, dtype=problem.accumulate_dtype, device=ids.device)
     logits[:, 0] = 0
-    logits[:, 1:] = correction_term(problem, unusable)
+    logits[:, 1:] = correction_term(problem, unusable, ids[:, 1:])
     logits[:, 1:].masked_fill_(unusable, float("-inf"))
     return ids, logits
+
+
+def all_negatives(problem: Problem) -> Tensor:
+    """Returns the ids [M, N] of all rows at once, int64, outside [0, V) in unused slots."""
+    at = torch.arange(len(problem.targets), device=problem.targets.device)
+    ids = at.new_empty(len(at), problem.num_negatives)
+    fill_ids(problem, at, ids)
+    return ids
 
 
 def _mask_unusable(problem: Problem, ids: Tensor) -> Tensor:
     """Returns bool [m, N], true at hits and unused slots, which come to hold their row's positive."""
     positives, negatives = ids[:, :1], ids[:, 1:]
     unusable = negatives == positives
-    if problem.negatives is not None:
+    if problem.may_miss:
         outside = (negatives < 0) | (negatives >= len(problem.items))
         unusable |= outside
         negatives.copy_(torch.where(outside, positives, negatives))
     return unusable
 
 
-def correction_term(problem: Problem, unusable: Tensor) -> Tensor | float:
-    """Returns k, added to the logits of negatives: float [m, 1], or one number for all rows.
+def correction_term(problem: Problem, unusable: Tensor, ids: Tensor) -> Tensor | float:
+    """Returns k, added to the logits of negatives: a number, or a float tensor that broadcasts to `unusable`.
 
     `exact` is log((V-1) / (N-r)) with r unusable slots in the row, `constant` log((V-1) / (N+1)),
-    `none` zero (papers on CCE-: the PyTorch loss, the Triton kernels, and the plain sampled softmax).
+    `none` zero (papers on CCE-: the PyTorch loss, the Triton kernels, and the plain sampled softmax); `logq`
+    is -log(N q) with q the probability that a slot holds the item.
+
+    Args:
+        problem: what is added, and the probabilities.
+        unusable: bool [..., N], slots that are left out.
+        ids: [..., N] in [0, V), of shape that broadcasts to `unusable`.
     """
     others = max(len(problem.items) - 1, 1)
     if problem.correction == "none":
         return 0.0
     if problem.correction == "constant":
         return math.log(others) - math.log(problem.num_negatives + 1)
-    usable = problem.num_negatives - unusable.sum(dim=1, keepdim=True)
+    if problem.correction == "logq":
+        return _log_q_term(problem, ids)
+    usable = problem.num_negatives - unusable.sum(dim=-1, keepdim=True)
     # A row without a usable negative has no term for k to be in.
     return math.log(others) - usable.clamp_(min=1).to(problem.accumulate_dtype).log_()
+
+
+def _log_q_term(problem: Problem, ids: Tensor) -> Tensor | float:
+    draws = math.log(problem.num_negatives)
+    if problem.log_q is None:
+        return -draws - problem.flat_log_q
+    log_q = problem.log_q.index_select(0, ids.flatten()).view_as(ids)
+    return -draws - log_q.to(problem.accumulate_dtype)

@@ -7,7 +7,8 @@ import os
 import torch
 from torch import Tensor
 
-from .problem import Problem
+from .popularity import Popularity
+from .problem import SAMPLERS, Problem
 from .rng import MASK, MAX_ITEMS
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -37,20 +38,99 @@ def check_tensors(hidden: Tensor, items: Tensor, targets: Tensor, row_weights: T
             raise ValueError(f"{name} is on {tensor.device}, hidden on {hidden.device}")
 
 
-def check_negatives(hidden: Tensor, negatives: Tensor | None, num_negatives: int | None) -> int:
-    """Returns N, the number of negatives of a row; raises where none or two ways to have them are given."""
+def check_negatives(
+    negatives: Tensor | None,
+    num_negatives: int | None,
+    in_batch: int,
+    name: str = "M",
+    sets: int | None = None,
+) -> int:
+    """Returns N, the number of negatives of a row; raises where none or two ways to have them are given.
+
+    `sets` is how many sets of negatives there must be, and `name` what that number is called.
+    """
     if (negatives is None) == (num_negatives is None):
         raise ValueError("give either num_negatives (drawn) or negatives (ids), and not both")
     if negatives is None:
         assert num_negatives is not None
         if num_negatives < 1:
             raise ValueError(f"num_negatives must be at least 1, not {num_negatives}")
+        if not 0 <= in_batch <= num_negatives:
+            raise ValueError(f"in_batch must be from 0 to num_negatives = {num_negatives}, not {in_batch}")
         return num_negatives
-    if negatives.dim() != 2 or len(negatives) != len(hidden) or negatives.shape[1] < 1:
-        raise ValueError(f"negatives must be [M, N] with M = {len(hidden)}, not {_shape(negatives)}")
+    if in_batch:
+        raise ValueError("in_batch is a share of drawn negatives; given ones hold what they hold")
+    if negatives.dim() != 2 or negatives.shape[1] < 1 or (sets is not None and len(negatives) != sets):
+        raise ValueError(f"negatives must be [{name}, N] with {name} = {sets}, not {_shape(negatives)}")
     if negatives.dtype not in INTEGERS:
         raise TypeError(f"negatives must be int32 or int64, not {negatives.dtype}")
     return negatives.shape[1]
+
+
+def check_sampler(sampler: str | Popularity, items: Tensor) -> str:
+    """Returns the sampler's name; raises where there is no such, or its table is of another catalogue."""
+    if not isinstance(sampler, Popularity):
+        if sampler == "popularity":
+            raise ValueError(
+                "sampler 'popularity' needs its table: sampler=effrec_kernels.popularity(counts)"
+            )
+        check_choice("sampler", sampler, SAMPLERS)
+        return sampler
+    table = sampler.alias
+    if len(table) != len(items) or table.device != items.device:
+        raise ValueError(
+            f"the sampler draws from {len(table)} items on {table.device}, but items are {len(items)} on "
+            f"{items.device}; see popularity(...).to(device)"
+        )
+    return "popularity"
+
+
+def check_sharing(sharing: str | int | Tensor, stride: int, hidden: Tensor, row_offset: int | Tensor) -> None:
+    """Raises ValueError unless `sharing` and its stride say which rows share negatives."""
+    tiles = isinstance(sharing, int) and not isinstance(sharing, bool)
+    if stride != 1 and not tiles:
+        raise ValueError("sharing_stride is the distance of a tile's rows: sharing must be their number")
+    if isinstance(sharing, Tensor):
+        _check_boundaries(sharing, hidden, row_offset)
+    elif tiles:
+        assert isinstance(sharing, int)
+        if sharing < 1 or stride < 1:
+            raise ValueError(f"sharing and sharing_stride must be at least 1, not {sharing} and {stride}")
+    elif sharing not in ("row", "batch"):
+        raise ValueError(
+            f"sharing must be 'row', 'batch', a number of rows or a tensor of boundaries, not {sharing!r}"
+        )
+
+
+def _check_boundaries(boundaries: Tensor, hidden: Tensor, row_offset: int | Tensor) -> None:
+    if isinstance(row_offset, Tensor):
+        raise ValueError("with boundaries rows are counted from the first: row_offset must be a number")
+    least = 2 if len(hidden) else 1
+    if boundaries.dim() != 1 or len(boundaries) < least or boundaries.dtype not in INTEGERS:
+        raise ValueError(
+            f"boundaries must be int [G + 1], first rows of the sequences and the last one's end, not "
+            f"{boundaries.dtype} {_shape(boundaries)}"
+        )
+    if boundaries.device != hidden.device:
+        raise ValueError(f"boundaries are on {boundaries.device}, hidden on {hidden.device}")
+
+
+def check_log_q(log_q: Tensor | None, items: Tensor, correction: str) -> None:
+    """Raises ValueError or TypeError unless `log_q` is a float for each item, and used."""
+    if log_q is None:
+        return
+    if correction != "logq":
+        raise ValueError(f"log_q is used by correction='logq', not by '{correction}'")
+    if log_q.shape != items.shape[:1] or log_q.device != items.device:
+        raise ValueError(f"log_q must be [V] with V = {len(items)} on {items.device}, not {_shape(log_q)}")
+    if log_q.dtype not in FLOATS:
+        raise TypeError(f"log_q must be a float tensor, not {log_q.dtype}")
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises ValueError unless logits can be divided by it."""
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature must be positive, not {temperature}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -65,6 +145,17 @@ def check_key(seed: int, step: int) -> None:
         raise ValueError(f"seed must fit a signed 64-bit integer, not {seed}")
     if not 0 <= step <= MASK:
         raise ValueError(f"step must be in [0, 2^32), not {step}")
+
+
+def check_state(state: Tensor, hidden: Tensor, seed: int, step: int) -> None:
+    """Raises ValueError unless `state` alone is the generator's key."""
+    if seed or step:
+        raise ValueError("give either rng_state or seed and step, and not both")
+    if state.shape != (2,) or state.dtype != torch.int64 or state.device != hidden.device:
+        raise ValueError(
+            f"rng_state must be int64 [2] (seed, step) on {hidden.device}, not {state.dtype} {_shape(state)} "
+            f"on {state.device}"
+        )
 
 
 def check_reduction(reduction: str, normalizer: object) -> None:
@@ -85,8 +176,17 @@ def check_ids(problem: Problem) -> None:
     ignored, num_items = problem.ignore_index, len(problem.items)
     _check_ids_in_range("targets", problem.targets, ignored, num_items)
     if problem.negatives is not None:
-        of_valid_rows = problem.negatives[problem.targets != ignored]
-        _check_ids_in_range("negatives", of_valid_rows, ignored, num_items)
+        negatives = problem.negatives
+        if problem.sharing == "row":
+            negatives = negatives[problem.targets != ignored]
+        _check_ids_in_range("negatives", negatives, ignored, num_items)
+    if problem.boundaries is not None:
+        _check_rising(problem.boundaries, len(problem.targets))
+
+
+def _check_rising(boundaries: Tensor, num_rows: int) -> None:
+    if (boundaries.diff() < 0).any() or boundaries[0] < 0 or boundaries[-1] > num_rows:
+        raise IndexError(f"boundaries must rise from 0 or more to {num_rows} rows at most, not {boundaries}")
 
 
 def _check_ids_in_range(name: str, ids: Tensor, ignored: int, num_items: int) -> None:

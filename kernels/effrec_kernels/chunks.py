@@ -20,6 +20,8 @@ DENSE_ITEMS_PER_NEGATIVE = {"cpu": 6}
 DENSE_ITEMS_PER_NEGATIVE_ON_DEVICE = 32
 # With fewer rows at a time a product with the whole table is bound by reading the table: cut it instead.
 FEW_ROWS = 64
+# With fewer rows to a group, reading the negatives for each row anew is faster. Measured on a CPU.
+FEW_SHARED_ROWS = 8
 # Rows of a block where the table is cut.
 BLOCK_ROWS = 1024
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,12 +11,32 @@ from torch import Tensor
 from . import chunks
 from .checks import check_ids
 from .full import Full
+from .groups import rows_of_groups
 from .objectives import Upstream
 from .parts import Part, Sums
 from .picked import Dense, Gathered
 from .problem import Problem
+from .shared import Shared
 
-Route = Callable[[Part, Sums], tuple[Tensor, Tensor]]
+
+class Route(Protocol):
+    """A way from rows to losses."""
+
+    def chunks(self, rows: Tensor) -> Iterable[Tensor]:
+        """Yields the positions `rows` in the pieces that are to be computed together."""
+        ...
+
+    def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
+        """Returns loss and log-sum-exp [m] of a piece, and adds its gradients to `sums`."""
+        ...
+
+
+Computer = Callable[[Problem, Upstream | None, Sums], tuple[Tensor, Tensor]]
+
+
+def computer(kernel: str) -> Computer:
+    """Returns what computes a problem for the kernel of that name, with the arguments of `compute`."""
+    return {"torch": compute}[kernel]
 
 
 def compute(problem: Problem, upstream: Upstream | None, sums: Sums) -> tuple[Tensor, Tensor]:
@@ -34,8 +55,8 @@ def compute(problem: Problem, upstream: Upstream | None, sums: Sums) -> tuple[Te
         return loss, lse
     # Autocast would round inside products whose operands and sums were chosen here.
     with torch.autocast(problem.hidden.device.type, enabled=False):
-        route, size = choose_route(problem)
-        for at in rows.split(size):
+        route = choose_route(problem)
+        for at in route.chunks(rows):
             valid = problem.targets.index_select(0, at) != problem.ignore_index
             part_loss, part_lse = route(_part(problem, at, valid, upstream), sums)
             loss.index_copy_(0, at, part_loss.masked_fill_(~valid, 0))
@@ -43,17 +64,19 @@ def compute(problem: Problem, upstream: Upstream | None, sums: Sums) -> tuple[Te
     return loss, lse
 
 
-def choose_route(problem: Problem) -> tuple[Route, int]:
-    """Returns the cheapest route for the problem, and how many rows it takes at a time."""
-    num_items, num_rows = len(problem.items), len(problem.targets)
+def choose_route(problem: Problem) -> Route:
+    """Returns the cheapest route for the problem."""
     if problem.num_negatives == 0:
-        rows, width = chunks.full_block(num_rows, num_items, problem.chunk_bytes)
-        return Full(problem, width), rows
-    pairs = chunks.PAIR_BYTES * (problem.num_negatives + 1)
-    if chunks.dense_is_cheaper(num_items, problem.num_negatives, problem.hidden.device):
-        return Dense(problem), chunks.rows_at_once(problem.chunk_bytes, 4 * num_items + pairs)
-    rows = min(num_rows, chunks.rows_at_once(problem.chunk_bytes, pairs))
-    return Gathered(problem, rows), rows
+        return Full(problem)
+    if problem.sharing != "row" and rows_of_groups(problem) >= chunks.FEW_SHARED_ROWS:
+        return Shared(problem)
+    # Where a row draws an item twice, the dense way adds up in no fixed order on a GPU.
+    ordered = problem.deterministic and not problem.hidden.is_cpu
+    if not ordered and chunks.dense_is_cheaper(
+        len(problem.items), problem.num_negatives, problem.hidden.device
+    ):
+        return Dense(problem)
+    return Gathered(problem)
 
 
 def _rows_to_visit(problem: Problem) -> Tensor:
@@ -64,11 +87,14 @@ def _rows_to_visit(problem: Problem) -> Tensor:
 
 
 def _part(problem: Problem, at: Tensor, valid: Tensor, upstream: Upstream | None) -> Part:
-    """Returns the chunk at positions `at`; rows without loss are blanked, so that nothing in them leaks."""
+    """Returns the chunk at positions `at`; rows without loss are blanked, so that nothing in them leaks.
+
+    Products are divided by the temperature, so what flows back into them is, too.
+    """
     hidden = problem.working(problem.hidden.index_select(0, at))
     return Part(
         at=at,
         targets=problem.targets.index_select(0, at).masked_fill_(~valid, 0),
         hidden=hidden.masked_fill(~valid[:, None], 0),
-        upstream=None if upstream is None else upstream.take(at, valid),
+        upstream=None if upstream is None else upstream.take(at, valid) / problem.temperature,
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arguments import sampled_problem
-from .candidates import correction_term
+from .arguments import Form, Frame, Negatives, Stream, sampled_problem
+from .candidates import all_negatives, correction_term
 from .checks import check_ids, check_reduction
 from .evaluate import Reduction
+from .popularity import Popularity
 from .problem import Problem
-from .rng import draw_negatives
 
 
 def sampled_cross_entropy_dense(
@@ -20,10 +20,17 @@ def sampled_cross_entropy_dense(
     *,
     num_negatives: int | None = None,
     negatives: Tensor | None = None,
+    sampler: str | Popularity = "uniform",
+    sharing: str | int | Tensor = "row",
+    sharing_stride: int = 1,
+    in_batch: int = 0,
     seed: int = 0,
     step: int = 0,
+    rng_state: Tensor | None = None,
     row_offset: int | Tensor = 0,
     correction: str = "exact",
+    log_q: Tensor | None = None,
+    temperature: float = 1.0,
     row_weights: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -33,23 +40,14 @@ def sampled_cross_entropy_dense(
 
     This is CE- of the CCE- paper (arXiv 2509.09682): rows with a target are selected, ids [M, N] drawn,
     their rows gathered and multiplied, and autograd keeps it all: about 3 tensors of M*N*D numbers at the
-    peak. Arguments, result and errors are those of `sampled_cross_entropy`; second derivatives exist.
+    peak, also where rows share negatives. Arguments, result and errors are those of
+    `sampled_cross_entropy`; second derivatives exist.
     """
     check_reduction(reduction, normalizer)
-    problem = sampled_problem(
-        hidden,
-        items,
-        targets,
-        num_negatives=num_negatives,
-        negatives=negatives,
-        seed=seed,
-        step=step,
-        row_offset=row_offset,
-        row_weights=row_weights,
-        ignore_index=ignore_index,
-        chunk_bytes=None,
-        correction=correction,
-    )
+    stream = Stream(seed, step, rng_state, row_offset)
+    drawn = Negatives(num_negatives, negatives, stream, sampler, sharing, sharing_stride, in_batch, log_q)
+    frame = Frame(row_weights, ignore_index, kernel="torch")
+    problem = sampled_problem(hidden, items, targets, drawn, Form(correction, temperature), frame)
     check_ids(problem)
     valid = problem.targets != ignore_index
     loss = hidden.new_zeros(len(hidden), dtype=problem.accumulate_dtype)
@@ -60,20 +58,13 @@ def sampled_cross_entropy_dense(
 def _losses(problem: Problem, valid: Tensor) -> Tensor:
     """Returns the losses of the rows with a target, one after the other."""
     hidden, targets = problem.hidden[valid], problem.targets[valid]
-    if problem.negatives is None:
-        ids = draw_negatives(
-            problem.rows[valid],
-            problem.num_negatives,
-            len(problem.items),
-            seed=problem.seed,
-            step=problem.step,
-        )
-    else:
-        ids = problem.negatives[valid].long()
-    unusable = (ids == targets[:, None]) | (ids < 0)
-    gathered = problem.items[ids.clamp(min=0)]
+    ids = all_negatives(problem)[valid]
+    unusable = (ids == targets[:, None]) | (ids < 0) | (ids >= len(problem.items))
+    ids = ids.masked_fill(unusable, 0)
+    gathered = problem.items[ids]
+    hidden = hidden / problem.temperature
     negative = (hidden[:, None] * gathered).sum(dim=2).to(problem.accumulate_dtype)
     positive = (hidden * problem.items[targets]).sum(dim=1).to(problem.accumulate_dtype)
-    negative = negative + correction_term(problem, unusable)
+    negative = negative + correction_term(problem, unusable, ids)
     logits = torch.cat([positive[:, None], negative.masked_fill(unusable, float("-inf"))], dim=1)
     return logits.logsumexp(dim=1) - positive

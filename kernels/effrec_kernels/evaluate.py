@@ -10,10 +10,10 @@ from torch import Tensor
 
 from . import reference
 from .autograd import loss_rows, loss_sum
+from .candidates import all_negatives
 from .checks import check_ids
-from .dispatch import which_kernel
 from .problem import Problem
-from .rng import draw_negatives
+from .samplers import NO_ITEM
 
 # The gradient of a larger table is not held between forward and backward: backward computes it.
 HELD_TABLE_BYTES = 64 << 20
@@ -52,13 +52,13 @@ class Reduction:
         return total / (by or 1.0)
 
 
-def evaluate(problem: Problem, reduction: Reduction, kernel: str, return_lse: bool = False) -> Any:
+def evaluate(problem: Problem, reduction: Reduction, return_lse: bool = False) -> Any:
     """Returns the reduced loss of `problem`, and with `return_lse` each row's log-sum-exp [M] beside it."""
-    computed_by = which_kernel(kernel, problem.hidden)
-    if computed_by == "torch" and not return_lse and _gradients_can_be_held(problem, reduction):
+    oracle = problem.kernel == "reference"
+    if not oracle and not return_lse and _gradients_can_be_held(problem, reduction):
         total, _, _ = loss_sum(*problem.flat(), reduction.row_weights, *_wanted(problem))
         return reduction.divide(total, problem)
-    loss, lse = _reference_rows(problem) if computed_by == "reference" else loss_rows(*problem.flat())
+    loss, lse = _reference_rows(problem) if oracle else loss_rows(*problem.flat())
     return (reduction(loss, problem), lse) if return_lse else reduction(loss, problem)
 
 
@@ -83,25 +83,21 @@ def _reference_rows(problem: Problem) -> tuple[Tensor, Tensor]:
     check_ids(problem)
     dtype = problem.compute_dtype
     operands = problem.hidden.to(dtype), problem.items.to(dtype), problem.targets
-    ignored = problem.ignore_index
+    options: dict[str, Any] = {"ignore_index": problem.ignore_index, "temperature": problem.temperature}
     if problem.num_negatives == 0:
-        loss, lse = reference.full_rows(*operands, ignore_index=ignored)
+        loss, lse = reference.full_rows(*operands, **options)
     elif problem.objective == "binary":
-        ids = _negatives(problem)
-        loss = reference.binary_rows(*operands, ids, beta=problem.beta, ignore_index=ignored)
+        loss = reference.binary_rows(*operands, _negatives(problem), beta=problem.beta, **options)
         lse = torch.zeros_like(loss)
     else:
-        ids = _negatives(problem)
+        log_q = problem.flat_log_q if problem.log_q is None else problem.log_q
         loss, lse = reference.sampled_rows(
-            *operands, ids, correction=problem.correction, ignore_index=ignored
+            *operands, _negatives(problem), correction=problem.correction, log_q=log_q, **options
         )
     return loss.to(problem.accumulate_dtype), lse.to(problem.accumulate_dtype)
 
 
 def _negatives(problem: Problem) -> Tensor:
-    """Returns the ids [M, N] of the problem, given or drawn all at once."""
-    if problem.negatives is not None:
-        return problem.negatives
-    return draw_negatives(
-        problem.rows, problem.num_negatives, len(problem.items), seed=problem.seed, step=problem.step
-    )
+    """Returns the ids [M, N] of all rows, -1 in unused slots."""
+    ids = all_negatives(problem)
+    return ids.masked_fill((ids < 0) | (ids >= len(problem.items)), NO_ITEM)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
-from .chunks import slices
+from .chunks import full_block, slices
 from .objectives import softmax_loss
 from .parts import Part, Sums, push
 from .problem import Problem
-from .products import mm, row_dots
+from .products import divide_, mm, row_dots
 
 
 class Full:
@@ -20,16 +22,23 @@ class Full:
 
     Args:
         problem: what to compute.
-        width: the most items in a block.
     """
 
-    def __init__(self, problem: Problem, width: int) -> None:
+    def __init__(self, problem: Problem) -> None:
+        num_items, num_rows = len(problem.items), len(problem.targets)
+        self.rows, width = full_block(num_rows, num_items, problem.chunk_bytes)
         self.table = problem.working(problem.items)
-        self.blocks = list(slices(len(self.table), width))
+        self.blocks = list(slices(num_items, width))
+        self.temperature = problem.temperature
+
+    def chunks(self, rows: Tensor) -> Iterable[Tensor]:
+        """Returns the rows a block of logits at a time."""
+        return rows.split(self.rows)
 
     def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
         positive = row_dots(self.table.index_select(0, part.targets), part.hidden)
+        divide_(positive, self.temperature)
         peak, others = positive, torch.zeros_like(positive)
         for block in self.blocks:
             logits = self._other_logits(part, block)
@@ -45,7 +54,7 @@ class Full:
 
     def _other_logits(self, part: Part, block: slice) -> Tensor:
         """Returns the logits [m, width] of a block of items, -inf at the rows' own targets."""
-        logits = mm(part.hidden, self.table[block].t())
+        logits = divide_(mm(part.hidden, self.table[block].t()), self.temperature)
         return _put_(logits, part.targets, block, torch.full_like(logits[:, 0], float("-inf")))
 
     def _push(

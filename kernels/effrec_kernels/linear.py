@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .arguments import full_problem
+from .arguments import Form, Frame, full_problem
 from .checks import check_reduction
 from .evaluate import Reduction, evaluate
 
@@ -21,10 +21,12 @@ def linear_cross_entropy(
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
     return_lse: bool = False,
+    temperature: float = 1.0,
+    deterministic: bool = False,
     chunk_bytes: int | None = None,
     kernel: str = "auto",
 ) -> Any:
-    """Returns `F.cross_entropy(hidden @ items.T, targets)` without the [M, V] logits, in either pass.
+    """Returns `F.cross_entropy(hidden @ items.T / temperature, targets)` without [M, V] logits in any pass.
 
     Args:
         hidden: [M, D], float16, bfloat16, float32 or float64.
@@ -35,6 +37,8 @@ def linear_cross_entropy(
         reduction: `mean` over rows with a target (0 if there are none), `sum` or `none` for [M].
         normalizer: divides the sum in place of the count.
         return_lse: return (loss, log-sum-exp [M]) instead, both differentiable.
+        temperature: divides the logits.
+        deterministic: the same bits in every run, whatever it costs.
         chunk_bytes: bound on the bytes of logits alive at a time; None suits the device.
         kernel: `auto`, `torch`, `reference` or `triton`.
 
@@ -45,7 +49,6 @@ def linear_cross_entropy(
         ValueError, TypeError, IndexError, KernelUnavailable, RuntimeError: as `sampled_cross_entropy`.
     """
     check_reduction(reduction, normalizer)
-    problem = full_problem(
-        hidden, items, targets, row_weights=row_weights, ignore_index=ignore_index, chunk_bytes=chunk_bytes
-    )
-    return evaluate(problem, Reduction(reduction, row_weights, normalizer), kernel, return_lse)
+    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel, deterministic)
+    problem = full_problem(hidden, items, targets, Form(temperature=temperature), frame)
+    return evaluate(problem, Reduction(reduction, row_weights, normalizer), return_lse)

@@ -34,6 +34,12 @@ class Upstream:
     def __getitem__(self, some: slice) -> Upstream:
         return Upstream(self.loss[some], None if self.lse is None else self.lse[some])
 
+    def __truediv__(self, by: float) -> Upstream:
+        """Returns all of it divided by a number."""
+        if by == 1:
+            return self
+        return Upstream(self.loss / by, None if self.lse is None else self.lse / by)
+
     @property
     def of_negatives(self) -> Tensor:
         """The factor of softmax probabilities in the gradient by negative logits."""

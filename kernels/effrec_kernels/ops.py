@@ -1,4 +1,4 @@
-"""The PyTorch kernel as operators, opaque to `torch.compile`.
+"""The losses as operators, opaque to `torch.compile`.
 
 Two forms of one computation:
 
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .compute import compute
+from .compute import computer
 from .objectives import Upstream
 from .parts import Sums
 from .problem import PROBLEM_SCHEMA, PROBLEM_SIZE, Problem
@@ -43,7 +43,7 @@ def _loss_sum(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
     dtype = problem.accumulate_dtype
     weights = torch.ones_like(problem.targets, dtype=dtype) if row_weights is None else row_weights.to(dtype)
     upstream = Upstream(weights, None) if wants_hidden or wants_items else None
-    loss, _ = compute(problem, upstream, sums)
+    loss, _ = computer(problem.kernel)(problem, upstream, sums)
     # A row without a target has loss 0, and may carry any weight, NaN too.
     total = (loss * weights.masked_fill(problem.targets == problem.ignore_index, 0)).sum()
     return total, _or_empty(sums.hidden, total), _or_empty(sums.items, total)
@@ -51,7 +51,8 @@ def _loss_sum(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _loss_rows(*flat: Any) -> tuple[Tensor, Tensor]:
     """Returns each row's loss and log-sum-exp."""
-    return compute(Problem(*flat), None, Sums(None, None))
+    problem = Problem(*flat)
+    return computer(problem.kernel)(problem, None, Sums(None, None))
 
 
 def _loss_rows_backward(*flat: Any) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,7 @@ def _loss_rows_backward(*flat: Any) -> tuple[Tensor, Tensor]:
     problem = Problem(*flat[:PROBLEM_SIZE])
     of_loss, of_lse, wants_hidden, wants_items = flat[PROBLEM_SIZE:]
     sums = _sums(problem, wants_hidden, wants_items)
-    compute(problem, Upstream(of_loss, of_lse), sums)
+    computer(problem.kernel)(problem, Upstream(of_loss, of_lse), sums)
     hidden, items = (
         None if total is None else total.to(tensor.dtype)
         for total, tensor in ((sums.hidden, problem.hidden), (sums.items, problem.items))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -18,17 +20,22 @@ class Gathered:
 
     Args:
         problem: what to compute.
-        rows: the most rows a chunk has.
     """
 
-    def __init__(self, problem: Problem, rows: int) -> None:
+    def __init__(self, problem: Problem) -> None:
         candidates, width = problem.num_negatives + 1, problem.items.shape[1]
         self.problem = problem
+        fitting = chunks.rows_at_once(problem.chunk_bytes, chunks.PAIR_BYTES * candidates)
+        self.rows = min(len(problem.targets), fitting)
         row_bytes = candidates * width * problem.working_dtype.itemsize
-        self.step = min(rows, chunks.gathered_rows(problem.chunk_bytes, row_bytes, problem.items.device))
+        self.step = min(self.rows, chunks.gathered_rows(problem.chunk_bytes, row_bytes, problem.items.device))
         shape = (self.step * candidates, width)
         # One buffer for all gathers: fresh pages cost more than the gather itself.
         self.buffer = torch.empty(shape, dtype=problem.working_dtype, device=problem.items.device)
+
+    def chunks(self, rows: Tensor) -> Iterable[Tensor]:
+        """Returns the rows a chunk of candidates at a time."""
+        return rows.split(self.rows)
 
     def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
@@ -46,7 +53,7 @@ class Gathered:
     def _score(self, part: Part, ids: Tensor, logits: Tensor, into: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns loss and log-sum-exp; turns `logits` into their gradients and writes rows of `into`."""
         matrices = self._gather(ids)
-        add_row_products_(logits, matrices, part.hidden)
+        add_row_products_(logits, matrices, part.hidden, 1 / self.problem.temperature)
         result = objective_(self.problem, logits, part.upstream)
         if into is not None:
             into.index_copy_(0, part.at, row_mixtures(logits, matrices))
@@ -54,13 +61,17 @@ class Gathered:
 
     def _gather(self, ids: Tensor) -> Tensor:
         """Returns [m, S, D]: the candidates' rows of the table in the working dtype."""
-        items, flat = self.problem.items, ids.flatten()
-        out = self.buffer[: len(flat)]
-        if items.dtype == self.problem.compute_dtype == out.dtype:
-            torch.index_select(items, 0, flat, out=out)
-        else:
-            out.copy_(self.problem.working(items.index_select(0, flat)))
-        return out.view(*ids.shape, -1)
+        return gather(self.problem, ids, self.buffer[: ids.numel()])
+
+
+def gather(problem: Problem, ids: Tensor, out: Tensor) -> Tensor:
+    """Returns [..., D]: rows `ids` of the table in the working dtype, written into `out` [ids.numel(), D]."""
+    items, flat = problem.items, ids.flatten()
+    if items.dtype == problem.compute_dtype == out.dtype:
+        torch.index_select(items, 0, flat, out=out)
+    else:
+        out.copy_(problem.working(items.index_select(0, flat)))
+    return out.view(*ids.shape, -1)
 
 
 class Dense:
@@ -72,12 +83,18 @@ class Dense:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.table = problem.working(problem.items)
+        pair_bytes = chunks.PAIR_BYTES * (problem.num_negatives + 1)
+        self.rows = chunks.rows_at_once(problem.chunk_bytes, 4 * len(problem.items) + pair_bytes)
+
+    def chunks(self, rows: Tensor) -> Iterable[Tensor]:
+        """Returns the rows a chunk of scores at a time."""
+        return rows.split(self.rows)
 
     def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
         ids, logits = candidates(self.problem, part, torch.int64)
         scores = mm(part.hidden, self.table.t())
-        logits.add_(scores.gather(1, ids))
+        logits.add_(scores.gather(1, ids), alpha=1 / self.problem.temperature)
         result = objective_(self.problem, logits, part.upstream)
         if part.upstream is not None:
             push(scores.zero_().scatter_add_(1, ids, logits), part, self.table, sums)

@@ -2,50 +2,83 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CORRECTIONS = ("exact", "constant", "none")
+CORRECTIONS = ("exact", "constant", "none", "logq")
 OBJECTIVES = ("softmax", "binary")
+SAMPLERS = ("uniform", "block", "popularity")
+SHARINGS = ("row", "tile", "sequence", "batch")
+# Ids in a run of the block sampler.
+RUN = 64
 
 
 @dataclass(frozen=True)
 class Problem:
     """All that decides the value of a loss over a catalogue of V items, for M rows of width D.
 
+    Rows that share their negatives are a group: a row alone, a tile, a sequence, or all (`groups.py`).
+
     Attributes:
         hidden: [M, D].
         items: [V, D].
         targets: int64 [M], the positive of each row, or `ignore_index`.
-        rows: int64 [M], global row numbers, the key of random draws.
-        negatives: int [M, N] ids, `ignore_index` in unused slots; None draws them.
+        state: int64 [2], seed and step: the key of random draws, on the device of `hidden`.
+        rows: int64 [M], global row numbers; None counts them from `row_start`.
+        boundaries: int64 [G + 1], first rows of the sequences and the end of the last; None unless `sharing`
+            is `sequence`.
+        negatives: int [M, N] ids, or [G, N] where groups share them, negative in unused slots; None draws.
+        thresholds: int32 [V], bits of unsigned numbers: the popularity sampler's table, or None.
+        alias: int32 [V], the other half of it.
+        log_q: float32 [V], log of the probability that a slot holds an item, for the correction `logq`;
+            None where it is the same for all (`flat_log_q`).
         num_negatives: N, or 0 where every item is a candidate.
-        seed: seed of the draws.
-        step: training step, second part of the draws' key.
+        in_batch: how many of the N are targets of rows of this problem, the first slots.
+        row_start: global number of the first row; 0 where `rows` are given.
+        sharing: one of `SHARINGS`.
+        tile_rows: T, rows of a tile; 1 unless `sharing` is `tile`.
+        tile_stride: S, how far apart rows of a tile are.
+        sampler: one of `SAMPLERS`, of the slots behind `in_batch`.
         objective: `softmax` or `binary` (a sigmoid for each candidate).
         correction: what is added to the logits of negatives, one of `CORRECTIONS`.
         beta: weight of the positive's term in the binary objective.
+        temperature: divides products of states and items, before the correction is added.
         ignore_index: targets of this value have no loss.
         chunk_bytes: bound on the bytes of intermediates alive at a time.
+        deterministic: whether the same bits must come out each time, whatever it costs.
+        kernel: who computes, `torch`, `triton` or `reference`.
         compute_dtype: dtype that `hidden` and `items` are rounded to before arithmetic.
     """
 
     hidden: Tensor
     items: Tensor
     targets: Tensor
-    rows: Tensor
+    state: Tensor
+    rows: Tensor | None
+    boundaries: Tensor | None
     negatives: Tensor | None
+    thresholds: Tensor | None
+    alias: Tensor | None
+    log_q: Tensor | None
     num_negatives: int
-    seed: int
-    step: int
+    in_batch: int
+    row_start: int
+    sharing: str
+    tile_rows: int
+    tile_stride: int
+    sampler: str
     objective: str
     correction: str
     beta: float
+    temperature: float
     ignore_index: int
     chunk_bytes: int
+    deterministic: bool
+    kernel: str
     compute_dtype: torch.dtype
 
     @property
@@ -62,6 +95,17 @@ class Problem:
         """
         return self.compute_dtype if self.hidden.is_cuda else self.accumulate_dtype
 
+    @property
+    def flat_log_q(self) -> float:
+        """Log of the probability of an item where it is the same for all; block draws also miss the table."""
+        slots = RUN * num_runs(len(self.items)) if self.sampler == "block" else len(self.items)
+        return -math.log(slots)
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether a slot may hold no item of the table."""
+        return self.negatives is not None or self.in_batch > 0 or self.sampler == "block"
+
     def working(self, tensor: Tensor) -> Tensor:
         """Returns `tensor` rounded to the compute dtype, in the working dtype."""
         return tensor.to(self.compute_dtype).to(self.working_dtype)
@@ -71,10 +115,20 @@ class Problem:
         return [getattr(self, field.name) for field in fields(self)]
 
 
+def num_runs(num_items: int) -> int:
+    """Returns how many aligned runs of 64 ids hold the catalogue, the last perhaps in part."""
+    return -(-num_items // RUN)
+
+
+_SCHEMA_TYPES = {
+    "Tensor": "Tensor",
+    "Tensor | None": "Tensor?",
+    "int": "SymInt",
+    "str": "str",
+    "float": "float",
+    "bool": "bool",
+    "torch.dtype": "ScalarType",
+}
 # The arguments of `Problem`, in order, in PyTorch's schema language.
-PROBLEM_SCHEMA = (
-    "Tensor hidden, Tensor items, Tensor targets, Tensor rows, Tensor? negatives, SymInt num_negatives, "
-    "SymInt seed, SymInt step, str objective, str correction, float beta, SymInt ignore_index, "
-    "SymInt chunk_bytes, ScalarType compute_dtype"
-)
+PROBLEM_SCHEMA = ", ".join(f"{_SCHEMA_TYPES[str(field.type)]} {field.name}" for field in fields(Problem))
 PROBLEM_SIZE = len(fields(Problem))

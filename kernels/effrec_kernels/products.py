@@ -28,6 +28,11 @@ def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
 
 
+def divide_(tensor: Tensor, by: float) -> Tensor:
+    """Returns `tensor` divided in place, untouched by 1."""
+    return tensor if by == 1 else tensor.div_(by)
+
+
 def row_dots(left: Tensor, right: Tensor) -> Tensor:
     """Returns [m]: the product of each row of `left` [m, D] with that of `right`, in float32 or more."""
     if left.dtype in _HALF:
@@ -35,24 +40,28 @@ def row_dots(left: Tensor, right: Tensor) -> Tensor:
     return (left * right).sum(dim=1)
 
 
-def add_row_products_(total: Tensor, matrices: Tensor, vectors: Tensor) -> None:
-    """Adds to `total` [m, S] the product of each row's [S, D] matrix with its [D] vector."""
+def add_row_products_(total: Tensor, matrices: Tensor, vectors: Tensor, scale: float = 1.0) -> None:
+    """Adds to `total` [m, S] `scale` times the product of each row's [S, D] matrix with its [D] vector."""
     # As a row times the transposed matrix: several times faster on a CPU than the matrix times a column.
     left, right, into = vectors.unsqueeze(1), matrices.transpose(1, 2), total.unsqueeze(1)
     if left.dtype in _HALF:
-        into.add_(torch.bmm(left, right, out_dtype=torch.float32))
+        into.add_(torch.bmm(left, right, out_dtype=torch.float32), alpha=scale)
     else:
-        into.baddbmm_(left, right)
+        into.baddbmm_(left, right, alpha=scale)
+
+
+def bmm(left: Tensor, right: Tensor) -> Tensor:
+    """Returns the products of matrices [g, a, b] and [g, b, c]; 16-bit operands (CUDA) give float32."""
+    if left.dtype in _HALF:
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return torch.bmm(left, right)
 
 
 def row_mixtures(weights: Tensor, matrices: Tensor) -> Tensor:
     """Returns [m, D]: each row's [S, D] matrix summed with its [S] weights."""
     if weights.is_cpu and matrices[0].numel() < _NAIVE_BMM:
         return (weights.unsqueeze(2) * matrices).sum(dim=1)
-    left = weights.to(matrices.dtype).unsqueeze(1)
-    if left.dtype in _HALF:
-        return torch.bmm(left, matrices, out_dtype=torch.float32).squeeze(1)
-    return torch.bmm(left, matrices).squeeze(1)
+    return bmm(weights.to(matrices.dtype).unsqueeze(1), matrices).squeeze(1)
 
 
 def add_by_item(total: Tensor, ids: Tensor, weights: Tensor, hidden: Tensor, room_bytes: int) -> None:

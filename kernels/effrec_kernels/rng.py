@@ -1,4 +1,4 @@
-"""Uniform item ids from a counter-based generator: Philox 4x32-10 in integer arithmetic on tensors.
+"""A counter-based generator of item ids: Philox 4x32-10 in integer arithmetic on tensors.
 
 An id is a pure function of (seed, step, row, j, number of items), so ids need not be kept: backward draws
 them again, micro-batches and ranks that know their rows' global numbers draw what one process would, and
@@ -7,10 +7,14 @@ every device gives the same bits.
 Layout of a draw, which any other implementation must follow:
 
 - key: the low and high 32 bits of `seed`;
-- counter: word 0 the block number, words 1 and 2 the low and high 32 bits of the row, word 3 `step`;
-- up to 2^20 items, block b serves ids j = 4b .. 4b+3, one 32-bit word w each: `id = (w * V) >> 32`;
-- above, block b serves ids j = 2b and 2b+1, each from a 64-bit number made of two words, the first the high
+- counter: word 0 the block number, words 1 and 2 the low and high 32 bits of the row (of the group, where
+  rows share their negatives; `groups.py`), word 3 the low 32 bits of `step`;
+- uniform ids of up to 2^20 items: block b serves j = 4b .. 4b+3, one 32-bit word w each:
+  `id = (w * V) >> 32`;
+- above, block b serves j = 2b and 2b+1, each from a 64-bit number made of two words, the first the high
   half: `id = (word * V) >> 64`.
+
+`samplers.py` has the layouts of other draws, all from the same words.
 
 A multiply-high map gives an item floor(2^k / V) or one more of the 2^k words, so the probabilities of two
 items differ by a share of at most V / 2^k: 2^-12 in the first form and 2^-33 in the second.
@@ -19,6 +23,9 @@ Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), 
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,12 +46,43 @@ _COUNTERS_ON_DEVICE = 1 << 20
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def philox(counter: Words, key: tuple[int, int]) -> Words:
+@dataclass(frozen=True)
+class Key:
+    """What all draws of a step have in common: numbers, or int64 tensors of no dimensions.
+
+    Attributes:
+        seed: 64 bits.
+        step: of which the low 32 bits count.
+    """
+
+    seed: int | Tensor
+    step: int | Tensor
+
+    @classmethod
+    def of(cls, state: Tensor) -> Key:
+        """Returns the key of int64 [2] (seed, step); away from a CPU nothing is read, so nothing waits."""
+        return cls(*state.tolist()) if state.is_cpu else cls(state[0], state[1])
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """How words of random bits become ids.
+
+    Attributes:
+        per_block: ids that the four words of one counter serve.
+        ids: four words to that many int64 tensors, one a slot; may overwrite the words.
+    """
+
+    per_block: int
+    ids: Callable[[Words], list[Tensor]]
+
+
+def philox(counter: Words, key: tuple[int | Tensor, int | Tensor]) -> Words:
     """Returns four words of random bits for each counter: Philox 4x32 with 10 rounds.
 
     Args:
         counter: four int64 tensors that broadcast together, of values in [0, 2^32).
-        key: two integers in [0, 2^32).
+        key: two integers in [0, 2^32), or int64 tensors of no dimensions.
 
     Returns:
         four int64 tensors of values in [0, 2^32).
@@ -86,14 +124,33 @@ def draw_negatives(rows: Tensor, num_negatives: int, num_items: int, *, seed: in
     """
     _check_range(num_negatives, num_items, step)
     ids = torch.empty(len(rows), num_negatives, dtype=torch.int64, device=rows.device)
-    fill_negatives(ids, rows, num_items, seed=seed, step=step)
+    fill(ids, rows, Key(seed, step), uniform(num_items))
     return ids
 
 
-def fill_negatives(out: Tensor, rows: Tensor, num_items: int, *, seed: int, step: int) -> None:
-    """Writes what `draw_negatives` returns into `out` (int32 or int64 [M, N], any strides)."""
-    _check_range(out.shape[1], num_items, step)
-    per_block = ids_per_block(num_items)
+def uniform(num_items: int) -> Mapping:
+    """Returns the mapping to ids uniform over [0, num_items), V in [1, 2^31)."""
+    if num_items <= ONE_WORD_ITEMS:
+        return one_word(num_items)
+    return Mapping(2, lambda words: _two_word_ids(words, num_items))
+
+
+def one_word(num_items: int) -> Mapping:
+    """Returns the mapping to ids uniform over [0, num_items), of one 32-bit word each."""
+    return Mapping(4, lambda words: [multiply_high(word, num_items) for word in words])
+
+
+def multiply_high(word: Tensor, num_items: int) -> Tensor:
+    """Returns (w * V) >> 32, which fits as V < 2^31, in place of `word`."""
+    return word.mul_(num_items).bitwise_right_shift_(32)
+
+
+def fill(out: Tensor, rows: Tensor, key: Key, mapping: Mapping, flag: int = 0) -> None:
+    """Writes the ids of `rows` (int64 [M]) into `out` (int32 or int64 [M, N], any strides).
+
+    `flag` is a 32-bit number mixed into the counter's word 2: another one is another stream of draws.
+    """
+    per_block = mapping.per_block
     blocks = -(-out.shape[1] // per_block)
     room = _COUNTERS_AT_ONCE.get(rows.device.type, _COUNTERS_ON_DEVICE)
     # A row with more blocks than there is room for is cut at a block, so that every id keeps its counter.
@@ -103,32 +160,21 @@ def fill_negatives(out: Tensor, rows: Tensor, num_items: int, *, seed: int, step
         count = min(width, blocks - first)
         left, right = first * per_block, min((first + count) * per_block, out.shape[1])
         for top in range(0, len(rows), height):
-            words = _words(rows[top : top + height], first, count, seed, step)
-            ids = _one_word_ids(words, num_items) if per_block == 4 else _two_word_ids(words, num_items)
+            words = _words(rows[top : top + height], first, count, key, flag)
             block = out[top : top + height, left:right]
-            for slot, column in enumerate(ids):
+            for slot, column in enumerate(mapping.ids(words)):
                 into = block[:, slot::per_block]
                 into.copy_(column[:, : into.shape[1]])
 
 
-def ids_per_block(num_items: int) -> int:
-    """Returns how many ids one Philox block serves: 4 from one word each, 2 from two words each."""
-    return 4 if num_items <= ONE_WORD_ITEMS else 2
-
-
-def _words(rows: Tensor, first: int, count: int, seed: int, step: int) -> Words:
+def _words(rows: Tensor, first: int, count: int, key: Key, flag: int) -> Words:
     """Returns the words of blocks [first, first + count) of each row: four int64 [rows, count]."""
     block = torch.arange(first, first + count, dtype=torch.int64, device=rows.device)[None, :]
     row = rows.to(torch.int64)[:, None]
-    step_word = torch.full_like(block[:, :1], step)
-    counter = (block, row & MASK, (row >> 32) & MASK, step_word)
+    step = torch.zeros_like(block[:, :1]).add_(key.step & MASK)
+    counter = (block, row & MASK, ((row >> 32) & MASK) ^ flag, step)
     # The first rounds run on one row of blocks and one column of rows: broadcasting widens them in the third.
-    return philox(counter, (seed & MASK, (seed >> 32) & MASK))
-
-
-def _one_word_ids(words: Words, num_items: int) -> list[Tensor]:
-    """Returns four int64 [rows, count], one a slot of the block: (w * V) >> 32, which fits as V < 2^31."""
-    return [word.mul_(num_items).bitwise_right_shift_(32) for word in words]
+    return philox(counter, (key.seed & MASK, (key.seed >> 32) & MASK))
 
 
 def _two_word_ids(words: Words, num_items: int) -> list[Tensor]:

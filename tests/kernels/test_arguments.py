@@ -29,7 +29,10 @@ KERNELS = Path(__file__).resolve().parents[2] / "kernels"
         ),
         ({"num_negatives": 0}, "num_negatives must be at least 1, not 0"),
         ({"negatives": torch.zeros(32, 3, dtype=torch.int64)}, r"negatives must be \[M, N\] with M = 33"),
-        ({"num_negatives": 3, "sampler": "popular"}, "sampler must be one of uniform, not 'popular'"),
+        (
+            {"num_negatives": 3, "sampler": "popular"},
+            "sampler must be one of uniform, block, popularity, not 'popular'",
+        ),
         ({"num_negatives": 3, "correction": "exakt"}, "correction must be one of exact, constant, none"),
         ({"num_negatives": 3, "reduction": "avg"}, "reduction must be one of mean, sum, none"),
         ({"num_negatives": 3, "reduction": "none", "normalizer": 3}, "divide the result yourself"),

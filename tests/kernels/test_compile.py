@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from effrec_kernels import gbce, linear_cross_entropy, sampled_cross_entropy
-from effrec_kernels.arguments import sampled_problem
+from effrec_kernels import gbce, linear_cross_entropy, popularity, sampled_cross_entropy
+from effrec_kernels.arguments import Form, Frame, Negatives, Stream, sampled_problem
 from effrec_kernels.autograd import loss_rows, loss_sum
 from kernel_cases import answer, make_case
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -48,6 +48,38 @@ def test_rows_and_steps_change_without_compiling_again(device):
     assert counts[2] == counts[-1], f"compiled again at each size or step: {counts}"
 
 
+def test_sharing_samplers_and_a_state_in_a_compiled_function(device):
+    """The state is a tensor, so that a step needs no new graph; tables and boundaries are tensors too."""
+    counter = CompileCounterWithBackend("aot_eager")
+    case = make_case(device=device)
+    table = popularity(torch.arange(1001, device=device))
+    bounds = torch.tensor([0, 10, 33], device=device)
+
+    def loss(hidden, items, targets, state):
+        options = {"num_negatives": 6, "rng_state": state, "reduction": "sum"}
+        return (
+            sampled_cross_entropy(hidden, items, targets, sharing=4, sharing_stride=3, **options)
+            + sampled_cross_entropy(hidden, items, targets, sharing=bounds, temperature=0.5, **options)
+            + sampled_cross_entropy(
+                hidden,
+                items,
+                targets,
+                sharing="batch",
+                sampler=table,
+                in_batch=2,
+                correction="logq",
+                **options,
+            )
+        )
+
+    compiled = torch.compile(loss, backend=counter, fullgraph=True)
+    for step in range(3):
+        state = torch.tensor([5, step], device=device)
+        plain, same = answer(case, loss, state=state), answer(case, compiled, state=state)
+        assert all(torch.equal(*pair) for pair in zip(plain, same, strict=True))
+    assert counter.frame_count == 1
+
+
 def test_autocast_inside_a_compiled_function(device):
     def loss(hidden, items, targets):
         with torch.autocast(device.type, torch.bfloat16):
@@ -68,22 +100,17 @@ def test_inductor():
         torch.testing.assert_close(one, other)
 
 
-def test_operators_keep_pytorchs_contract(device):
+@pytest.mark.parametrize("sharing", ["row", 4])
+def test_operators_keep_pytorchs_contract(device, sharing):
     case = make_case(rows=9, dim=4, device=device)
     hidden, items = case.leaves()
     problem = sampled_problem(
         hidden,
         items,
         case.targets,
-        num_negatives=5,
-        negatives=None,
-        seed=1,
-        step=2,
-        row_offset=0,
-        row_weights=None,
-        ignore_index=-100,
-        chunk_bytes=None,
-        correction="exact",
+        Negatives(5, None, Stream(1, 2), sharing=sharing),
+        Form("exact"),
+        Frame(),
     )
     torch.library.opcheck(loss_rows, tuple(problem.flat()))
     torch.library.opcheck(loss_sum, (*problem.flat(), case.weights, True, True))

@@ -54,6 +54,17 @@ def test_sampled_losses_hold_gradients_and_a_chunk(loss, reduction):
     assert peak <= 2 * gradients + 3 * CHUNK + GENERATOR < M * N * D * 4
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("sharing", [16, "batch", torch.arange(0, M + 1, 8)])
+def test_shared_negatives_hold_gradients_and_a_chunk(sharing, reduction):
+    """No [G, N, D] of all groups either, nor logits of all rows."""
+    options = {"num_negatives": N, "sharing": sharing, "reduction": reduction, "chunk_bytes": CHUNK}
+    largest, peak = allocations(run_of(sampled_cross_entropy, **options))
+    gradients = (M + V) * D * 4
+    assert largest <= max(V * D * 4, CHUNK) < M * N * 8
+    assert peak <= 2 * gradients + 5 * CHUNK + GENERATOR < M * N * D * 4
+
+
 def test_a_small_catalogue_is_scored_a_chunk_at_a_time():
     items = 6 * N
     largest, _ = allocations(run_of(sampled_cross_entropy, M, items, num_negatives=N, chunk_bytes=CHUNK))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from effrec_kernels import draw_negatives, rng, sampled_cross_entropy
-from effrec_kernels.rng import MASK, fill_negatives, philox
+from effrec_kernels.rng import MASK, Key, fill, philox, uniform
 from kernel_cases import make_case
 
 # Random123's published vectors for Philox 4x32 with 10 rounds: counter, key, output.
@@ -93,7 +93,7 @@ def test_pieces_do_not_matter(monkeypatch, items, at_once):
     monkeypatch.setitem(rng._COUNTERS_AT_ONCE, "cpu", at_once)
     assert torch.equal(draw_negatives(rows, 37, items, seed=3, step=2), whole)
     narrow = torch.zeros(40, 60, dtype=torch.int32)
-    fill_negatives(narrow[:, 5:42], rows, items, seed=3, step=2)
+    fill(narrow[:, 5:42], rows, Key(3, 2), uniform(items))
     assert torch.equal(narrow[:, 5:42].long(), whole)
     assert (narrow[:, :5] == 0).all()
     assert (narrow[:, 42:] == 0).all()

@@ -1,0 +1,172 @@
+"""The route of rows that share their negatives: products of a group's rows with the group's negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import chunks
+from .candidates import correction_term
+from .groups import group_keys, grouped
+from .objectives import Upstream, objective_
+from .parts import Part, Sums
+from .picked import gather
+from .problem import Problem
+from .products import add_by_item, bmm, divide_, row_dots
+from .samplers import fill_ids
+
+# Logits, the products they are made of, and the mask of what cannot be used.
+PAIR_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of groups laid out as [g, w], each group from the left.
+
+    Attributes:
+        shape: groups and the rows of the largest.
+        slots: int64 [m], the rows' places in the flat grid; None where they fill it in order.
+    """
+
+    shape: tuple[int, int]
+    slots: Tensor | None
+
+    @classmethod
+    def of(cls, sizes: Tensor) -> Grid:
+        """Returns the grid of groups of these sizes, int64 [g], whose rows come one after the other."""
+        shape = len(sizes), int(sizes.max())
+        num_rows = int(sizes.sum())
+        if num_rows == shape[0] * shape[1]:
+            return cls(shape, None)
+        shift = torch.arange(shape[0], device=sizes.device) * shape[1] - (sizes.cumsum(0) - sizes)
+        at = torch.arange(num_rows, device=sizes.device)
+        return cls(shape, at + shift.repeat_interleave(sizes, output_size=num_rows))
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Returns [g w, ...] with `rows` [m, ...] in their places and 0 elsewhere."""
+        if self.slots is None:
+            return rows
+        out = rows.new_zeros((self.shape[0] * self.shape[1], *rows.shape[1:]))
+        return out.index_copy_(0, self.slots, rows)
+
+    def collect(self, spread: Tensor) -> Tensor:
+        """Returns [m, ...]: the rows out of their places."""
+        return spread if self.slots is None else spread.index_select(0, self.slots)
+
+
+class Shared:
+    """Reads each group's negatives once; logits and both gradients are products of matrices.
+
+    Groups of a chunk are padded to its largest; they come by size, so that this costs little. A group too
+    large for a chunk is cut, and its negatives are drawn and read for each piece.
+
+    Args:
+        problem: what to compute.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        number, width = problem.num_negatives, problem.items.shape[1]
+        self.problem = problem
+        group_bytes = number * width * problem.working_dtype.itemsize
+        self.groups = chunks.gathered_rows(problem.chunk_bytes, group_bytes, problem.items.device)
+        self.rows = chunks.rows_at_once(problem.chunk_bytes, PAIR_BYTES * (number + 1))
+
+    def chunks(self, rows: Tensor) -> Iterator[Tensor]:
+        """Yields the rows of whole groups as far as they fit, larger groups first."""
+        by_group = grouped(self.problem, rows)
+        start = end = count = widest = 0
+        for size in self._pieces(by_group.sizes):
+            widest = max(widest, size)
+            if count and (count == self.groups or (count + 1) * widest > self.rows):
+                yield by_group.at[start:end]
+                start, count, widest = end, 0, size
+            end, count = end + size, count + 1
+        yield by_group.at[start:end]
+
+    def _pieces(self, sizes: list[int]) -> Iterator[int]:
+        """Yields the sizes of groups, cut where they are larger than a chunk."""
+        for size in sizes:
+            yield from (min(self.rows, size - start) for start in range(0, size, self.rows))
+
+    def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
+        """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
+        _, sizes = group_keys(self.problem, part.at).unique_consecutive(return_counts=True)
+        grid = Grid.of(sizes)
+        ids, outside = self._draw(part, sizes)
+        own, others = self._gather(part.targets), self._gather(ids)
+        hidden = grid.spread(part.hidden).view(*grid.shape, -1)
+        logits = self._logits(grid, part, ids, outside, bmm(hidden, others.transpose(1, 2)))
+        logits[:, 0] = grid.spread(divide_(row_dots(own, part.hidden), self.problem.temperature))
+        loss, lse = objective_(self.problem, logits, _spread(grid, part.upstream))
+        if part.upstream is not None:
+            slopes = logits.to(others.dtype)
+            self._push_rows(grid, part, slopes, own, others, sums)
+            self._push_items(grid, part, slopes, ids, hidden, sums)
+        return grid.collect(loss), grid.collect(lse)
+
+    def _draw(self, part: Part, sizes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns the groups' ids [g, N], safe to read, and which of them are unused slots."""
+        problem = self.problem
+        firsts = sizes.cumsum(0) - sizes
+        ids = torch.empty(len(sizes), problem.num_negatives, dtype=torch.int32, device=sizes.device)
+        fill_ids(problem, part.at.index_select(0, firsts), ids)
+        if not problem.may_miss:
+            return ids, None
+        outside = (ids < 0) | (ids >= len(problem.items))
+        # Any item that is read anyway: what is left out must not bring in a row that no one drew.
+        some = part.targets.index_select(0, firsts).to(ids.dtype)
+        return torch.where(outside, some[:, None], ids), outside
+
+    def _gather(self, ids: Tensor) -> Tensor:
+        """Returns [..., D]: rows of the table in the working dtype."""
+        problem = self.problem
+        out = torch.empty(ids.numel(), problem.items.shape[1], dtype=problem.working_dtype, device=ids.device)
+        return gather(problem, ids, out)
+
+    def _logits(
+        self, grid: Grid, part: Part, ids: Tensor, outside: Tensor | None, products: Tensor
+    ) -> Tensor:
+        """Returns [g w, N + 1]: negatives' logits, -inf where unusable for the row; column 0 is left open."""
+        problem = self.problem
+        targets = grid.spread(part.targets).view(*grid.shape, 1)
+        unusable = ids[:, None, :] == targets
+        if outside is not None:
+            unusable |= outside[:, None, :]
+        logits = products.new_empty(*grid.shape, problem.num_negatives + 1, dtype=problem.accumulate_dtype)
+        k = correction_term(problem, unusable, ids[:, None, :])
+        torch.add(divide_(products, problem.temperature), k, out=logits[:, :, 1:])
+        logits[:, :, 1:].masked_fill_(unusable, float("-inf"))
+        return logits.flatten(0, 1)
+
+    def _push_rows(
+        self, grid: Grid, part: Part, slopes: Tensor, own: Tensor, others: Tensor, sums: Sums
+    ) -> None:
+        """Writes the gradients of the chunk's rows."""
+        if sums.hidden is None:
+            return
+        mixed = grid.collect(bmm(slopes[:, 1:].view(*grid.shape, -1), others).flatten(0, 1))
+        of_positive = grid.collect(slopes[:, :1]).to(mixed.dtype)
+        sums.hidden.index_copy_(0, part.at, mixed.addcmul_(of_positive, own.to(mixed.dtype)))
+
+    def _push_items(
+        self, grid: Grid, part: Part, slopes: Tensor, ids: Tensor, hidden: Tensor, sums: Sums
+    ) -> None:
+        """Adds the gradients of the chunk's items: a row for each group's negative, then the positives'."""
+        if sums.items is None:
+            return
+        dtype, room = sums.items.dtype, self.problem.chunk_bytes
+        of_negatives = bmm(slopes[:, 1:].view(*grid.shape, -1).transpose(1, 2), hidden)
+        ones = torch.ones(ids.numel(), 1, dtype=dtype, device=ids.device)
+        add_by_item(sums.items, ids.view(-1, 1), ones, of_negatives.flatten(0, 1), room)
+        of_positive = grid.collect(slopes[:, :1]).to(dtype)
+        add_by_item(sums.items, part.targets.int()[:, None], of_positive, part.hidden.to(dtype), room)
+
+
+def _spread(grid: Grid, upstream: Upstream | None) -> Upstream | None:
+    """Returns what flows back into the rows in their places, 0 elsewhere."""
+    if upstream is None:
+        return None
+    return Upstream(grid.spread(upstream.loss), None if upstream.lse is None else grid.spread(upstream.lse))
