@@ -5,6 +5,7 @@ Nothing here is needed by a run of one process; a `World` of size 1 answers ever
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -29,7 +30,7 @@ BUCKET_BYTES = 32 * 2**20
 """Gradients are summed in buckets of about this size."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class World:
     """The processes that share a run's steps.
 
@@ -101,8 +102,14 @@ class World:
             dist.barrier(group=self.host_group)
 
     def leave(self) -> None:
-        """Ends the connection to the other ranks."""
+        """Ends the connection to the other ranks, once all are here.
+
+        Gloo's threads end with the last reference to a group. One that lived on might let go of a tensor
+        while the interpreter shuts down, which aborts the process.
+        """
         if self.size > 1:
+            self.wait()
+            self.host_group = None
             dist.destroy_process_group()
 
 
@@ -123,6 +130,8 @@ def join(device: str = "auto") -> World:
     variables = _rank_variables()
     if variables is None:
         return World(device=resolve_device(device))
+    # Its functions' defaults would keep the group for good if torch.compile's import came to it later.
+    importlib.import_module("torch.distributed.nn.functional")
     os.environ.update(variables)
     chosen = _own_device(device, int(variables["LOCAL_RANK"]))
     on_gpu = chosen.type == "cuda"

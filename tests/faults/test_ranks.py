@@ -61,6 +61,16 @@ def test_two_ranks_equal_one_process_on_the_union(tmp_path):
         assert [two[name] for name in numbers] == pytest.approx([one[name] for name in numbers], rel=1e-4)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have names under /proc on Linux only")
+def test_no_thread_of_gloo_lives_to_see_the_interpreter_shut_down(tmp_path):
+    """It would abort the process if it still had a tensor to let go of."""
+    start(tmp_path / "run", settings={"run__max_epochs": 1})
+    for rank in (0, 1):
+        names = json.loads((tmp_path / "run" / f"threads{rank}.json").read_text())
+        assert "python" in " ".join(names)
+        assert not [name for name in names if "gloo" in name]
+
+
 @pytest.mark.slow
 def test_empty_shares_are_fine(tmp_path):
     """Eight parts, of two ranks and four micro-batches, share six samples."""
