@@ -89,6 +89,7 @@ def full_problem(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, fra
         sampler="uniform",
         **_sharing(hidden, Negatives(None, None, Stream())),
         **_common(hidden, form, frame),
+        kernel=which_kernel(frame.kernel, hidden, full=True, limit=_limit(frame)),
     )
 
 
@@ -116,6 +117,7 @@ def sampled_problem(
         sampler=checks.check_sampler(drawn.sampler, items),
         **sharing,
         **_common(hidden, form, frame),
+        kernel=which_kernel(frame.kernel, hidden, limit=_limit(frame, rows, sharing["sharing"])),
     )
 
 
@@ -137,9 +139,17 @@ def _common(hidden: Tensor, form: Form, frame: Frame) -> dict[str, Any]:
         "ignore_index": frame.ignore_index,
         "chunk_bytes": frame.chunk_bytes or default_chunk_bytes(hidden.device),
         "deterministic": frame.deterministic,
-        "kernel": which_kernel(frame.kernel, hidden),
         "compute_dtype": compute_dtype(hidden),
     }
+
+
+def _limit(frame: Frame, rows: Tensor | None = None, sharing: str = "row") -> str | None:
+    """Returns why Triton's kernels cannot compute a problem, if they cannot."""
+    if rows is not None and sharing == "tile":
+        return "rows of tiles must follow each other (row_offset a number)"
+    if not -(1 << 31) <= frame.ignore_index < 1 << 31:
+        return "ignore_index must fit 32 bits"
+    return None
 
 
 def _rows(hidden: Tensor, row_offset: int | Tensor) -> tuple[Tensor | None, int]:

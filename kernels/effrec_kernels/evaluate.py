@@ -54,12 +54,22 @@ class Reduction:
 
 def evaluate(problem: Problem, reduction: Reduction, return_lse: bool = False) -> Any:
     """Returns the reduced loss of `problem`, and with `return_lse` each row's log-sum-exp [M] beside it."""
-    oracle = problem.kernel == "reference"
-    if not oracle and not return_lse and _gradients_can_be_held(problem, reduction):
+    if problem.kernel == "torch" and not return_lse and _gradients_can_be_held(problem, reduction):
         total, _, _ = loss_sum(*problem.flat(), reduction.row_weights, *_wanted(problem))
         return reduction.divide(total, problem)
-    loss, lse = _reference_rows(problem) if oracle else loss_rows(*problem.flat())
+    loss, lse = _ROWS[problem.kernel](problem)
     return (reduction(loss, problem), lse) if return_lse else reduction(loss, problem)
+
+
+def _torch_rows(problem: Problem) -> tuple[Tensor, Tensor]:
+    return loss_rows(*problem.flat())
+
+
+def _triton_rows(problem: Problem) -> tuple[Tensor, Tensor]:
+    from .triton_kernels.operators import fused_rows
+
+    check_ids(problem)
+    return fused_rows(problem)
 
 
 def _wanted(problem: Problem) -> tuple[bool, bool]:
@@ -101,3 +111,7 @@ def _negatives(problem: Problem) -> Tensor:
     """Returns the ids [M, N] of all rows, -1 in unused slots."""
     ids = all_negatives(problem)
     return ids.masked_fill((ids < 0) | (ids >= len(problem.items)), NO_ITEM)
+
+
+# Each row's loss and log-sum-exp [M], by who computes.
+_ROWS = {"torch": _torch_rows, "triton": _triton_rows, "reference": _reference_rows}

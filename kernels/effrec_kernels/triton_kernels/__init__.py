@@ -1,0 +1,1 @@
+"""Triton kernels of the losses; import it only where Triton is."""

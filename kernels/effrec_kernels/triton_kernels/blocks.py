@@ -1,0 +1,77 @@
+"""How much of a problem one program takes: chosen by width and dtype so that nothing spills from registers.
+
+A test compiles every choice for each architecture that may run it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+# Values of candidates that a program of the row kernels holds at a time, and the warps that hold them.
+_ROW_VALUES = 4096
+_WIDE_ROW_VALUES = 8192
+_ROW_WIDTH = 1024
+# Widest part of a row in the tile kernels; float32 products run without tensor cores, in registers.
+_TILE_WIDTH = {2: 256, 4: 64}
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Sizes of what a program takes at a time.
+
+    Attributes:
+        rows: BLOCK_M, rows of hidden states.
+        negatives: BLOCK_N.
+        width: BLOCK_D, values of a row: a power of two, at least 16.
+        chunks: pieces of that width that make up D.
+        num_warps: warps of a program.
+        num_stages: loads in flight, for loops that the compiler pipelines.
+    """
+
+    rows: int
+    negatives: int
+    width: int
+    chunks: int
+    num_warps: int
+    num_stages: int = 2
+
+
+def row_blocks(dim: int) -> Blocks:
+    """Returns the sizes for the kernels in which each row has its own negatives."""
+    width = min(_power_of_two(dim), _ROW_WIDTH)
+    wide = width > 256
+    negatives = min(64, (_WIDE_ROW_VALUES if wide else _ROW_VALUES) // width)
+    return Blocks(1, negatives, width, -(-dim // width), 8 if wide else 4)
+
+
+def tile_blocks(dim: int, dtype: torch.dtype, group_rows: int) -> Blocks:
+    """Returns the sizes for the kernels in which `group_rows` rows share their negatives."""
+    width = min(_power_of_two(dim), _TILE_WIDTH[dtype.itemsize])
+    chunks = -(-dim // width)
+    if dtype.itemsize == 4:
+        return Blocks(_fitting(group_rows, 32), 32, width, chunks, 4)
+    rows = _fitting(group_rows, 64)
+    return Blocks(rows, 32, width, chunks, 8 if rows == 64 else 4)
+
+
+def positive_blocks(dim: int) -> Blocks:
+    """Returns the sizes for the kernel of rows and their own targets."""
+    width = min(_power_of_two(dim), 256)
+    return Blocks(_ROW_VALUES // width, 1, width, -(-dim // width), 4)
+
+
+def segment_blocks(dim: int) -> Blocks:
+    """Returns the sizes for the kernel that sums sorted pairs; `rows` are the pairs a program looks at."""
+    width = min(_power_of_two(dim), 256)
+    return Blocks(32, 1, width, -(-dim // width), 1 if width <= 64 else 2)
+
+
+def _fitting(rows: int, most: int) -> int:
+    """Returns the power of two from 16 to `most` that is no larger than `rows` need."""
+    return min(most, _power_of_two(rows))
+
+
+def _power_of_two(number: int) -> int:
+    return max(16, 1 << (number - 1).bit_length())

@@ -1,0 +1,136 @@
+"""The gradient by items: candidates drawn and scored again, and what rows give them summed in float32.
+
+Sums are made by atomics, in whatever order programs come; or, for the same bits each time, pairs of an item
+and what it is given are written down, sorted by item and added run by run. That takes a workspace: PAIR_BYTES
+a pair, and D float32 numbers more where a group's negatives are given sums; so many pairs at a time as fit
+`Problem.chunk_bytes`. Only that setting decides the order of sums.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+from .blocks import positive_blocks, row_blocks, segment_blocks
+from .device.rows import rows_backward
+from .device.segments import add_segments
+from .device.tiles import positives_backward, tiles_backward
+from .launch import (
+    DTYPES,
+    Arguments,
+    Results,
+    arguments_of,
+    blocks_of_tiles,
+    groups_of,
+    is_by_row,
+    is_finer,
+    launch,
+)
+
+# An id, a slope, and the keys, order and scratch space of the sort.
+PAIR_BYTES = 40
+# Where all rows share one set, rows are dealt to so many programs that every multiprocessor has some.
+_WANTED_PROGRAMS = 512
+
+
+def backward_items(problem: Problem, results: Results, of_loss: Tensor, of_lse: Tensor | None) -> Tensor:
+    """Returns float32 [V, D]: the gradient by items, for what flows into each row's loss and log-sum-exp."""
+    of_items = torch.zeros(problem.items.shape, dtype=torch.float32, device=problem.items.device)
+    if len(problem.hidden) == 0:
+        return of_items
+    arguments = arguments_of(problem) | {"loss": results.loss, "shift": results.shift}
+    arguments |= {"of_loss": of_loss, "of_lse": of_lse, "of_items": of_items}
+    arguments |= {"pair_ids": None, "pair_slopes": None, "first_row": 0, "first_local": 0}
+    if is_by_row(problem):
+        add = _rows_in_order if problem.deterministic else _rows
+    else:
+        add = _tiles_in_order if problem.deterministic else _tiles
+    add(problem, arguments)
+    return of_items
+
+
+def _rows(problem: Problem, arguments: Arguments) -> None:
+    blocks = row_blocks(problem.hidden.shape[1])
+    launch(rows_backward, (len(problem.hidden), blocks.chunks), blocks, arguments)
+
+
+def _rows_in_order(problem: Problem, arguments: Arguments) -> None:
+    blocks = row_blocks(problem.hidden.shape[1])
+    width = problem.num_negatives + 1
+    for first, after in _pieces(len(problem.hidden), width * PAIR_BYTES, problem.chunk_bytes):
+        ids, slopes = _pairs(problem, (after - first) * width)
+        own = {"pair_ids": ids, "pair_slopes": slopes, "first_row": first}
+        launch(rows_backward, (after - first, 1), blocks, arguments | own)
+        _add_in_order(problem, arguments, ids, slopes, problem.hidden[first:after], width)
+
+
+def _tiles(problem: Problem, arguments: Arguments) -> None:
+    blocks, groups = blocks_of_tiles(problem), groups_of(problem)
+    columns = -(-arguments["num_negatives"] // blocks.negatives)
+    parts = min(-(-groups["rows"] // blocks.rows), max(1, _WANTED_PROGRAMS // (groups["count"] * columns)))
+    own = groups | {"SPLIT": is_finer(problem.items, problem), "PARTS": parts}
+    launch(tiles_backward, (groups["count"], columns, blocks.chunks * parts), blocks, arguments | own)
+    sizes = positive_blocks(problem.hidden.shape[1])
+    launch(positives_backward, (-(-len(problem.hidden) // sizes.rows), sizes.chunks), sizes, arguments)
+
+
+def _tiles_in_order(problem: Problem, arguments: Arguments) -> None:
+    blocks, groups = blocks_of_tiles(problem), groups_of(problem)
+    number, dim = arguments["num_negatives"], problem.hidden.shape[1]
+    columns = -(-number // blocks.negatives)
+    own = groups | {"SPLIT": is_finer(problem.items, problem), "PARTS": 1}
+    if problem.num_negatives == 0:
+        # Every item once: each sum has one writer, and needs no order.
+        launch(tiles_backward, (1, columns, blocks.chunks), blocks, arguments | own)
+    else:
+        for first, after in _pieces(groups["count"], number * (PAIR_BYTES + 4 * dim), problem.chunk_bytes):
+            ids, _ = _pairs(problem, (after - first) * number)
+            sums = torch.zeros(len(ids), dim, dtype=torch.float32, device=ids.device)
+            piece = {"pair_ids": ids, "of_items": sums, "first_local": first}
+            launch(tiles_backward, (after - first, columns, blocks.chunks), blocks, arguments | own | piece)
+            _add_in_order(problem, arguments, ids, None, sums, 1)
+    _positives_in_order(problem, arguments)
+
+
+def _positives_in_order(problem: Problem, arguments: Arguments) -> None:
+    sizes = positive_blocks(problem.hidden.shape[1])
+    slopes = torch.empty_like(arguments["of_loss"])
+    grid = (-(-len(problem.hidden) // sizes.rows), 1)
+    launch(positives_backward, grid, sizes, arguments | {"pair_slopes": slopes})
+    live = problem.targets != problem.ignore_index
+    ids = torch.where(live, problem.targets, len(problem.items)).to(torch.int32)
+    _add_in_order(problem, arguments, ids, slopes, problem.hidden, 1)
+
+
+def _pairs(problem: Problem, count: int) -> tuple[Tensor, Tensor]:
+    """Returns ids int32 [count], all V, which is no item, and room for as many float32 slopes."""
+    ids = torch.full((count,), len(problem.items), dtype=torch.int32, device=problem.items.device)
+    return ids, torch.empty(count, dtype=torch.float32, device=ids.device)
+
+
+def _pieces(count: int, each_bytes: int, room_bytes: int) -> list[tuple[int, int]]:
+    """Returns ranges of `count` rows or groups that fit in `room_bytes`, at least one in each."""
+    step = max(1, room_bytes // each_bytes)
+    return [(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def _add_in_order(
+    problem: Problem,
+    arguments: Arguments,
+    ids: Tensor,
+    slopes: Tensor | None,
+    source: Tensor,
+    pairs_per_row: int,
+) -> None:
+    """Adds slopes[p] (or 1) times row p // pairs_per_row of `source` to the gradient of item ids[p]."""
+    sorted_ids, order = ids.sort(stable=True)
+    # Rows of hidden states are rounded as they were for their logits; sums are taken as they are.
+    compute = DTYPES[torch.float32] if slopes is None else arguments["COMPUTE"]
+    blocks = segment_blocks(source.shape[1])
+    own = {
+        "sorted_ids": sorted_ids, "order": order, "slopes": slopes, "source": source, "num_pairs": len(ids),
+        "pairs_per_row": pairs_per_row, "source_row": source.stride(0), "source_step": source.stride(1),
+        "COMPUTE": compute, "BLOCK": blocks.rows,
+    }  # fmt: skip
+    launch(add_segments, (-(-len(ids) // blocks.rows), blocks.chunks), blocks, arguments | own)

@@ -1,0 +1,161 @@
+"""From a problem to kernel launches: sizes, strides and options as the kernels take them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+from triton.runtime.interpreter import InterpretedFunction
+
+from ..groups import first_tile
+from ..problem import RUN, Problem, num_runs
+from ..rng import ONE_WORD_ITEMS
+from .blocks import Blocks, positive_blocks, row_blocks, tile_blocks
+from .device.rows import rows_forward
+from .device.tiles import hidden_backward, tiles_forward
+
+DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+Arguments = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What forward leaves for backward.
+
+    Attributes:
+        loss: float32 [M].
+        lse: float32 [M], log-sum-exp of logits.
+        shift: float32 [M], log-sum-exp less the correction k.
+        unit: [M, D] in the dtype of the hidden states, gradient of each loss by its row, or None.
+    """
+
+    loss: Tensor
+    lse: Tensor
+    shift: Tensor
+    unit: Tensor | None
+
+
+def forward(problem: Problem, wants_unit: bool) -> Results:
+    """Returns losses, and with `wants_unit` their gradients by hidden states, gathered in the same pass."""
+    hidden = problem.hidden
+    # Rows outside any sequence are no program's: their zeros are written here.
+    new = torch.zeros if problem.sharing == "sequence" else torch.empty
+    loss, lse, shift = (new(len(hidden), dtype=torch.float32, device=hidden.device) for _ in range(3))
+    unit = new(hidden.shape, dtype=hidden.dtype, device=hidden.device) if wants_unit else None
+    arguments = arguments_of(problem) | {"loss": loss, "lse": lse, "shift": shift, "unit": unit}
+    if len(hidden) and is_by_row(problem):
+        blocks = row_blocks(hidden.shape[1])
+        launch(rows_forward, (len(hidden), blocks.chunks), blocks, arguments)
+    elif len(hidden):
+        blocks, groups = blocks_of_tiles(problem), groups_of(problem)
+        arguments |= groups | {"SPLIT": is_finer(hidden, problem)}
+        grid = (groups["count"], -(-groups["rows"] // blocks.rows), blocks.chunks)
+        launch(tiles_forward, grid, blocks, arguments)
+    return Results(loss, lse, shift, unit)
+
+
+def backward_hidden(problem: Problem, unit: Tensor, of_loss: Tensor, of_lse: Tensor | None) -> Tensor:
+    """Returns the gradient by hidden states [M, D] in their dtype, from what forward gathered."""
+    hidden = problem.hidden
+    of_hidden = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
+    if len(hidden):
+        arguments = arguments_of(problem) | {"unit": unit, "of_hidden": of_hidden}
+        arguments |= {"of_loss": of_loss, "of_lse": of_lse}
+        blocks = positive_blocks(hidden.shape[1])
+        launch(hidden_backward, (-(-len(hidden) // blocks.rows), blocks.chunks), blocks, arguments)
+    return of_hidden
+
+
+def is_by_row(problem: Problem) -> bool:
+    """Returns whether each row has negatives of its own; the full softmax is one set for all rows."""
+    return problem.sharing == "row" and problem.num_negatives > 0
+
+
+def launch(kernel: Any, grid: tuple[int, ...], blocks: Blocks, arguments: Arguments) -> None:
+    """Launches a kernel with those of the arguments that it names."""
+    sizes = {
+        "BLOCK_M": blocks.rows, "BLOCK_N": blocks.negatives, "BLOCK_D": blocks.width, "CHUNKS": blocks.chunks
+    }  # fmt: skip
+    named = {name: value for name, value in (arguments | sizes).items() if name in kernel.arg_names}
+    kernel[grid](**named, num_warps=blocks.num_warps, num_stages=blocks.num_stages)
+
+
+def blocks_of_tiles(problem: Problem) -> Blocks:
+    """Returns what a program of the tile kernels takes of this problem."""
+    return tile_blocks(problem.hidden.shape[1], problem.compute_dtype, groups_of(problem)["rows"])
+
+
+def is_finer(tensor: Tensor, problem: Problem) -> bool:
+    """Returns whether a gradient in the tensor's dtype holds more digits than 16-bit products give it."""
+    return tensor.dtype.itemsize > problem.compute_dtype.itemsize
+
+
+def arguments_of(problem: Problem) -> Arguments:
+    """Returns what kernels take of a problem, sizes of blocks apart."""
+    full = problem.num_negatives == 0
+    given, items = problem.negatives, len(problem.items)
+    drawn_from = num_runs(items) if problem.sampler == "block" else items
+    compute = DTYPES[problem.compute_dtype]
+    return {
+        "hidden": problem.hidden, "items": problem.items, "targets": problem.targets, "rows": problem.rows,
+        "boundaries": problem.boundaries, "negatives": given, "state": problem.state,
+        "thresholds": problem.thresholds, "alias": problem.alias,
+        "row_start": problem.row_start, "num_rows": len(problem.hidden), "dim": problem.hidden.shape[1],
+        "num_negatives": items if full else problem.num_negatives, "num_items": items,
+        "in_batch": problem.in_batch or None, "ignore_index": problem.ignore_index,
+        "scale": 1 / problem.temperature, "beta": problem.beta,
+        "hidden_row": problem.hidden.stride(0), "hidden_step": problem.hidden.stride(1),
+        "items_row": problem.items.stride(0), "items_step": problem.items.stride(1),
+        "negatives_row": 0 if given is None else given.stride(0),
+        "negatives_step": 0 if given is None else given.stride(1),
+        "SAMPLER": "all" if full else "given" if given is not None else problem.sampler,
+        "BINARY": problem.objective == "binary", "RUN": RUN, "TWO_WORDS": drawn_from > ONE_WORD_ITEMS,
+        "COMPUTE": compute, "OPERAND": tl.float32 if is_interpreted() else compute, "PRECISION": _precision(),
+    } | _corrections(problem)  # fmt: skip
+
+
+def _corrections(problem: Problem) -> Arguments:
+    """Returns how k comes to the logits: from the row's count of usable ids, by item, or as one number."""
+    log_others = math.log(max(len(problem.items) - 1, 1))
+    draws = math.log(max(problem.num_negatives, 1))
+    by_item = problem.log_q if problem.correction == "logq" else None
+    constant = {
+        "none": 0.0,
+        "exact": 0.0,
+        "constant": log_others - math.log(problem.num_negatives + 1),
+        "logq": -draws - (problem.flat_log_q if by_item is None else 0.0),
+    }[problem.correction]
+    exact = problem.correction == "exact" and problem.objective == "softmax"
+    return {"log_q": by_item, "constant": constant, "log_others": log_others, "EXACT": exact}
+
+
+def groups_of(problem: Problem) -> Arguments:
+    """Returns how rows that share negatives lie: layout, first group's number, groups, most rows of one."""
+    rows = len(problem.hidden)
+    tile, stride = problem.tile_rows, problem.tile_stride
+    one = {"LAYOUT": "batch", "first_group": 0, "count": 1, "rows": rows, "tile": 1, "stride": 1}
+    if problem.sharing == "tile":
+        first = first_tile(problem.row_start, tile, stride)
+        last = first_tile(problem.row_start + rows - 1, tile, stride) + stride - 1
+        # Of the last stretch of T S rows, groups beyond the last row are empty: their programs end at once.
+        own = {"first_group": first, "count": last - first + 1, "rows": min(tile, rows)}
+        return one | own | {"LAYOUT": "tiles", "tile": tile, "stride": stride}
+    if problem.sharing == "sequence":
+        assert problem.boundaries is not None
+        count = len(problem.boundaries) - 1
+        return one | {"LAYOUT": "spans", "count": count, "rows": max(1, 2 * rows // max(1, count))}
+    return one
+
+
+def _precision() -> str:
+    """Returns how float32 products are made: in float32, unless PyTorch is told that TF32 will do."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def is_interpreted() -> bool:
+    """Returns whether kernels run in Triton's interpreter (TRITON_INTERPRET=1 when they were imported)."""
+    return isinstance(rows_forward, InterpretedFunction)

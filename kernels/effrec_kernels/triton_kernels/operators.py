@@ -1,0 +1,127 @@
+"""The Triton kernels as operators, opaque to `torch.compile`, with their derivatives.
+
+Forward gathers the gradient by hidden states while it reads the candidates; backward scales it by what flows
+into each row, and reads the candidates once more for the gradient by items.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from ..problem import PROBLEM_SCHEMA, PROBLEM_SIZE, Problem
+from . import launch
+from .items import backward_items
+from .launch import Results
+
+_REFUSAL = (
+    "the losses of effrec_kernels have no second derivative; kernel='reference' has one, and so has "
+    "sampled_cross_entropy_dense"
+)
+Context = Any
+
+
+def fused_rows(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Returns each row's loss and log-sum-exp, float32 [M], both differentiable."""
+    wants_unit = torch.is_grad_enabled() and problem.hidden.requires_grad
+    loss, lse, _, _ = _forward(*problem.flat(), wants_unit)
+    return loss, lse
+
+
+def _run_forward(*flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    problem, wants_unit = Problem(*flat[:PROBLEM_SIZE]), flat[-1]
+    results = launch.forward(problem, wants_unit)
+    unit = problem.hidden.new_empty(0) if results.unit is None else results.unit
+    return results.loss, results.lse, results.shift, unit
+
+
+def _run_backward_items(*flat: Any) -> Tensor:
+    """Returns the gradient by items in their dtype, summed in float32."""
+    problem, (loss, shift, of_loss, of_lse) = Problem(*flat[:PROBLEM_SIZE]), flat[PROBLEM_SIZE:]
+    results = Results(loss, loss, shift, None)
+    return backward_items(problem, results, of_loss, of_lse).to(problem.items.dtype)
+
+
+def _run_backward_hidden(*flat: Any) -> Tensor:
+    """Returns the gradient by hidden states: each row's unit gradient times what flows into the row."""
+    problem, (unit, of_loss, of_lse) = Problem(*flat[:PROBLEM_SIZE]), flat[PROBLEM_SIZE:]
+    return launch.backward_hidden(problem, unit, of_loss, of_lse)
+
+
+_define = torch.library.custom_op
+_forward = _define(
+    "effrec_kernels::fused_forward",
+    _run_forward,
+    mutates_args=(),
+    schema=f"({PROBLEM_SCHEMA}, bool wants_unit) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+_backward_items = _define(
+    "effrec_kernels::fused_backward_items",
+    _run_backward_items,
+    mutates_args=(),
+    schema=f"({PROBLEM_SCHEMA}, Tensor loss, Tensor shift, Tensor of_loss, Tensor? of_lse) -> Tensor",
+)
+_backward_hidden = _define(
+    "effrec_kernels::fused_backward_hidden",
+    _run_backward_hidden,
+    mutates_args=(),
+    schema=f"({PROBLEM_SCHEMA}, Tensor unit, Tensor of_loss, Tensor? of_lse) -> Tensor",
+)
+
+
+@_forward.register_fake
+def _(*flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    hidden, wants_unit = flat[0], flat[-1]
+    loss, lse, shift = (hidden.new_empty(hidden.shape[:1], dtype=torch.float32) for _ in range(3))
+    return loss, lse, shift, hidden.new_empty(hidden.shape if wants_unit else (0,))
+
+
+@_backward_items.register_fake
+def _(*flat: Any) -> Tensor:
+    return flat[1].new_empty(flat[1].shape)
+
+
+@_backward_hidden.register_fake
+def _(*flat: Any) -> Tensor:
+    return flat[0].new_empty(flat[0].shape)
+
+
+def _keep(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Keeps inputs, tensors where version and lifetime are watched, and what forward left for backward."""
+    loss, _, shift, unit = output
+    ctx.mark_non_differentiable(shift, unit)
+    ctx.set_materialize_grads(False)
+    flat = inputs[:PROBLEM_SIZE]
+    ctx.save_for_backward(*(value for value in flat if isinstance(value, Tensor)), loss, shift, unit)
+    ctx.flat = [None if isinstance(value, Tensor) else (value,) for value in flat]
+
+
+def _run_backward(ctx: Context, of_loss: Tensor | None, of_lse: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    gradients: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+    if of_loss is None and of_lse is None:
+        return tuple(gradients)
+    *tensors, loss, shift, unit = ctx.saved_tensors
+    saved = iter(tensors)
+    flat = [next(saved) if value is None else value[0] for value in ctx.flat]
+    of_loss = torch.zeros_like(loss) if of_loss is None else of_loss.contiguous()
+    of_lse = None if of_lse is None else of_lse.contiguous()
+    if ctx.needs_input_grad[0]:
+        gradients[0] = _backward_hidden(*flat, unit, of_loss, of_lse)
+    if ctx.needs_input_grad[1]:
+        gradients[1] = _backward_items(*flat, loss, shift, of_loss, of_lse)
+    return tuple(gradients)
+
+
+def _keep_nothing(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
+    """Keeps nothing: there is no second derivative."""
+
+
+def _refuse(ctx: Context, *_: Any) -> NoReturn:
+    raise RuntimeError(_REFUSAL)
+
+
+_forward.register_autograd(_run_backward, setup_context=_keep)
+_backward_items.register_autograd(_refuse, setup_context=_keep_nothing)
+_backward_hidden.register_autograd(_refuse, setup_context=_keep_nothing)

@@ -1,0 +1,186 @@
+"""Compiles the Triton kernels for GPUs that need not be there, and tells what each asks of its chip.
+
+A program of its own, since the process of the tests interprets kernels: it prints a JSON line for each
+configuration: kernel, shape, architecture, bytes of stack (spilled registers) and of shared memory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+import triton.language as tl
+from effrec_kernels.triton_kernels import blocks
+from effrec_kernels.triton_kernels.device import rows, segments, tiles
+from triton.backends import nvidia
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+# Shared memory that one program may have, in bytes.
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+DTYPES = {
+    "bf16": (torch.bfloat16, tl.bfloat16),
+    "fp16": (torch.float16, tl.float16),
+    "fp32": (torch.float32, tl.float32),
+}
+CUOBJDUMP = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
+
+POINTERS = {
+    "targets": "*i64", "rows": "*i64", "boundaries": "*i64", "negatives": "*i64", "state": "*i64",
+    "log_q": "*fp32", "thresholds": "*i32", "alias": "*i32", "loss": "*fp32", "lse": "*fp32",
+    "shift": "*fp32", "of_loss": "*fp32", "of_lse": "*fp32", "of_items": "*fp32", "pair_ids": "*i32",
+    "pair_slopes": "*fp32", "sorted_ids": "*i32", "order": "*i64", "slopes": "*fp32",
+}  # fmt: skip
+SCALARS = {"scale": "fp32", "constant": "fp32", "log_others": "fp32", "beta": "fp32"}
+ALIGNED = (
+    "hidden",
+    "items",
+    "unit",
+    "of_items",
+    "of_hidden",
+    "source",
+    "hidden_row",
+    "items_row",
+    "source_row",
+    "dim",
+)
+
+
+def sizes(chosen):
+    return {
+        "BLOCK_M": chosen.rows,
+        "BLOCK_N": chosen.negatives,
+        "BLOCK_D": chosen.width,
+        "CHUNKS": chosen.chunks,
+    }
+
+
+def compile_one(kernel, chosen, arch, dtype, table, **given):
+    """Returns what the kernel needs on `arch`, hidden states in `dtype`, items in `table`, options given."""
+    compute = DTYPES[dtype][1]
+    absent = (
+        "rows", "boundaries", "negatives", "log_q", "thresholds", "alias", "of_lse", "in_batch", "pair_ids",
+        "pair_slopes",
+    )  # fmt: skip
+    options = dict.fromkeys(absent) | {
+        "hidden_step": 1, "items_step": 1, "SAMPLER": "uniform", "EXACT": True, "BINARY": False, "RUN": 64,
+        "TWO_WORDS": False, "COMPUTE": compute, "OPERAND": compute, "PRECISION": "ieee", "LAYOUT": "tiles",
+        "SPLIT": table != dtype, "PARTS": 1, "BLOCK": chosen.rows, "source_step": 1,
+    } | sizes(chosen) | given  # fmt: skip
+    constants = {
+        name: value for name, value in options.items() if name in kernel.arg_names and not is_type(value)
+    }
+    types = (
+        POINTERS
+        | SCALARS
+        | {
+            "hidden": f"*{dtype}",
+            "unit": f"*{dtype}",
+            "of_hidden": f"*{dtype}",
+            "source": f"*{dtype}",
+            "items": f"*{table}",
+        }
+    )
+    types |= {name: value for name, value in given.items() if is_type(value)}
+    signature = {
+        name: "constexpr" if name in constants else types.get(name, "i64") for name in kernel.arg_names
+    }
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(kernel.arg_names)
+        if name in ALIGNED and name not in constants
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
+    target = GPUTarget("cuda", arch, 32)
+    flags = {"num_warps": chosen.num_warps, "num_stages": chosen.num_stages}
+    done = triton.compile(source, target=target, options=flags)
+    return {
+        "stack": stack_bytes(done.asm["cubin"]),
+        "shared": done.metadata.shared,
+        "limit": SHARED_LIMIT[arch],
+    }
+
+
+def is_type(value):
+    return isinstance(value, str) and bool(re.fullmatch(r"\*?(i|fp|bf)\d+", value))
+
+
+def stack_bytes(cubin):
+    """Returns bytes of stack per thread: registers that did not fit, read from the compiled kernel."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(CUOBJDUMP), "--dump-resource-usage", file.name]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return int(re.search(r"STACK:(\d+)", told).group(1))
+
+
+def configurations(widths, archs, thorough):
+    """Yields (name, kernel, blocks, arch, dtype of states, dtype of items, options) of all that may ship."""
+    for arch in archs:
+        for dim in widths:
+            for dtype, table in [("bf16", "bf16"), ("bf16", "fp32"), ("fp16", "fp16"), ("fp32", "fp32")]:
+                if not thorough and (dtype, table) in [("fp16", "fp16")]:
+                    continue
+                row, positive = blocks.row_blocks(dim), blocks.positive_blocks(dim)
+                yield rows.rows_forward, row, arch, dtype, table, dim, {}
+                yield rows.rows_backward, row, arch, dtype, table, dim, {}
+                for group in (16, 32, 64) if thorough else (64,):
+                    tile = blocks.tile_blocks(dim, DTYPES[dtype][0], group)
+                    yield tiles.tiles_forward, tile, arch, dtype, table, dim, {"SPLIT": False}
+                    yield tiles.tiles_backward, tile, arch, dtype, table, dim, {}
+                yield tiles.positives_backward, positive, arch, dtype, table, dim, {}
+                yield segments.add_segments, blocks.segment_blocks(dim), arch, dtype, table, dim, {}
+                yield tiles.hidden_backward, positive, arch, dtype, table, dim, {"of_lse": "*fp32"}
+    for arch in archs:
+        tile, row = blocks.tile_blocks(128, torch.bfloat16, 64), blocks.row_blocks(128)
+        for options in VARIANTS:
+            forward = tiles.tiles_forward if "LAYOUT" in options else rows.rows_forward
+            backward = tiles.tiles_backward if "LAYOUT" in options else rows.rows_backward
+            chosen = tile if "LAYOUT" in options else row
+            yield forward, chosen, arch, "bf16", "bf16", 128, options | {"SPLIT": False}
+            yield backward, chosen, arch, "bf16", "bf16", 128, options
+
+
+# Every sampler, layout, correction and objective, once.
+POPULARITY = {
+    "SAMPLER": "popularity",
+    "thresholds": "*i32",
+    "alias": "*i32",
+    "log_q": "*fp32",
+    "EXACT": False,
+}
+VARIANTS = [
+    {"TWO_WORDS": True},
+    {"SAMPLER": "block"},
+    {"SAMPLER": "given", "negatives": "*i32", "rows": "*i64"},
+    POPULARITY | {"in_batch": "i64"},
+    {"BINARY": True, "EXACT": False},
+    {"of_lse": "*fp32"},
+    {"pair_ids": "*i32", "pair_slopes": "*fp32"},
+    {"LAYOUT": "batch", "SAMPLER": "all", "EXACT": False},
+    {"LAYOUT": "spans", "boundaries": "*i64", "SAMPLER": "block"},
+    {"LAYOUT": "tiles", "TWO_WORDS": True, "of_lse": "*fp32"},
+    POPULARITY | {"LAYOUT": "tiles", "in_batch": "i64"},
+    {"LAYOUT": "tiles", "BINARY": True, "EXACT": False},
+    {"LAYOUT": "batch", "SAMPLER": "given", "negatives": "*i64"},
+    {"LAYOUT": "tiles", "pair_ids": "*i32"},
+]
+
+
+def main(widths, archs, thorough):
+    for kernel, chosen, arch, dtype, table, dim, options in configurations(widths, archs, thorough):
+        needs = compile_one(kernel, chosen, arch, dtype, table, **options)
+        what = {"kernel": kernel.__name__, "arch": arch, "hidden": dtype, "items": table, "dim": dim}
+        shown = {name: str(value) for name, value in options.items()}
+        print(json.dumps(what | {"options": shown} | needs), flush=True)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3]))
