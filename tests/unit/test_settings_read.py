@@ -1,0 +1,60 @@
+"""Every setting that the schema has is read by the code it is a setting of: none does nothing."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import effrec_cli
+from effrec_cli import registry
+from effrec_cli.schema import Config, EvaluationConfig, OptimizerConfig, RunConfig
+from effrec_cli.schema.dataset_base import FilterConfig, SplitConfig
+
+PACKAGE = Path(effrec_cli.__file__).parent
+
+
+def names_read(*parts):
+    """Returns what code reads as an attribute, as a variable, or by a string that is its name."""
+    found = set()
+    for path in (path for part in parts for path in sorted((PACKAGE / part).rglob("*.py"))):
+        if "schema" in path.relative_to(PACKAGE).parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                found.add(node.attr)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                found.add(node.id)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+REGISTERED = [
+    pytest.param(kind, name, id=f"{kind}-{name}")
+    for kind in ("methods", "models", "datasets")
+    for name in registry.rows(kind)
+]
+CODE = {"methods": ["methods"], "models": ["models"], "datasets": ["data"]}
+
+
+@pytest.mark.parametrize(("kind", "name"), REGISTERED)
+def test_every_setting_of_what_is_registered_is_read(kind, name):
+    settings = {field.name for field in dataclasses.fields(registry.schema(kind, name))}
+    assert not settings - names_read(*CODE[kind]) - {"name"}
+
+
+@pytest.mark.parametrize("section", [Config, RunConfig, OptimizerConfig, EvaluationConfig])
+def test_every_setting_of_a_run_is_read(section):
+    assert not {field.name for field in dataclasses.fields(section)} - names_read(".")
+
+
+@pytest.mark.parametrize("section", [FilterConfig, SplitConfig])
+def test_every_setting_that_datasets_share_is_read(section):
+    assert not {field.name for field in dataclasses.fields(section)} - names_read("data")
+
+
+def test_a_setting_that_nothing_reads_would_show():
+    assert "no_such_setting_anywhere" not in names_read(".")
+    assert {"num_layers", "test_path", "clip_norm"} <= names_read(".")
+    assert "clip_norm" not in names_read("methods")
