@@ -187,7 +187,7 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     if weights <= LARGEST_WEIGHTS_BYTES and data.num_items <= LARGEST_CATALOGUE:
         method.build(data).to(device)
         activations = _activations(method, method.batches(data), device)
-    gradients, state = _bytes(trainable), _optimizer_bytes(config, method, model)
+    gradients, state = _bytes(trainable), _optimizer_bytes(method, model)
     total = weights + gradients + state + (activations or 0)
     counts = {
         "all": sum(each.numel() for each in model.parameters()),
@@ -202,7 +202,7 @@ def _bytes(tensors: list[Tensor]) -> int:
     return sum(each.numel() * each.element_size() for each in tensors)
 
 
-def _optimizer_bytes(config: Config, method: Method, model: nn.Module) -> int:
+def _optimizer_bytes(method: Method, model: nn.Module) -> int:
     """Returns the state of Adam and its kin, two numbers a weight; plain SGD keeps none."""
     kinds = {"SGD": 0}
     return sum(
