@@ -18,12 +18,15 @@ class Batch:
         size: samples in this micro-batch.
         total_targets: rows with a loss in the whole step, over all micro-batches and ranks.
         step: optimizer step, counted from 0 over the whole run: a key for random draws.
+        first_target: number, within the whole step, of the first row with a loss; the others follow in order.
+            With it rows are numbered through over micro-batches and ranks, which random draws go by.
     """
 
     tensors: dict[str, Tensor]
     size: int
     total_targets: int
     step: int
+    first_target: int = 0
 
     def to(self, device: torch.device) -> Batch:
         """Returns the batch on `device`, copying asynchronously where it can."""

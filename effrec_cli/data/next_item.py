@@ -85,15 +85,16 @@ class NextItemBatches:
 
         Its tensors, for the b windows of the share, W wide (the longest, rounded up to a multiple of 16):
         `inputs` int64 [b, W], padded on the right with 0; `lengths` int64 [b]; `targets` int64 [b, W], -100
-        where there is none; `rows` int64 [b, W], window's index in the whole step * L + column: a name for
-        the row that no split into ranks or micro-batches changes; `valid` int64 [m], the flat places of the
-        m targets, known here so that a device need not be asked.
+        where there is none; `valid` int64 [m], the flat places of the m targets, known here so that a device
+        need not be asked. Targets are numbered window by window through the whole step, so that no split into
+        ranks or micro-batches changes a number.
         """
         samples = self._samples(epoch, position)
         windows = self._windows(samples, epoch)
         low, high = _part(len(samples), share)
         mine = Windows(windows.start[low:high], windows.length[low:high])
-        return Batch(self._tensors(mine, low), high - low, int(windows.length.sum()), step)
+        before, total = int(windows.length[:low].sum()), int(windows.length.sum())
+        return Batch(self._tensors(mine), high - low, total, step, first_target=before)
 
     def _samples(self, epoch: int, position: int) -> Int64:
         """Returns the windows' numbers of one step, int64."""
@@ -113,17 +114,15 @@ class NextItemBatches:
         start = np.maximum(start, 0)
         return Windows(self.offsets[users] + start, end - start)
 
-    def _tensors(self, windows: Windows, first_index: int) -> dict[str, torch.Tensor]:
-        """Returns the tensors of `batch`; `first_index` is the first window's index in its step."""
+    def _tensors(self, windows: Windows) -> dict[str, torch.Tensor]:
+        """Returns the tensors of `batch`."""
         column = np.arange(self._width(windows))
         real = column < windows.length[:, None]
         at = np.where(real, windows.start[:, None] + column, 0)
-        index = first_index + np.arange(len(windows.start))
         arrays = {
             "inputs": np.where(real, self.items[at], 0),
             "lengths": windows.length,
             "targets": np.where(real, self.items[np.where(real, at + 1, 0)], IGNORED),
-            "rows": index[:, None] * self.max_length + column,
             "valid": np.flatnonzero(real),
         }
         return {name: torch.from_numpy(np.asarray(array, dtype=np.int64)) for name, array in arrays.items()}

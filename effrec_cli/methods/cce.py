@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from effrec_cli.backbone import model_for
 from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.next_item import NextItemBatches, batch_size_for
-from effrec_cli.data.types import RecData
+from effrec_cli.data.types import Int64, RecData
 from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.methods.base import Method
+from effrec_cli.schema.method_cce import RUN, SAMPLED, CCEConfig
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Rows:
         hidden: [M, D].
         items: [V, D], the item table.
         targets: int64 [M].
-        numbers: int64 [M], global row numbers within the step: the key of random draws.
+        lengths: int64 [b], how many of them each window has.
+        first: number of the first row within the step, which the others follow: the key of random draws.
         step: optimizer step.
         normalizer: rows with a loss in the whole step.
     """
@@ -38,9 +40,25 @@ class Rows:
     hidden: Tensor
     items: Tensor
     targets: Tensor
-    numbers: Tensor
+    lengths: Tensor
+    first: int
     step: int
     normalizer: int
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What negatives are drawn by: a sampler, and log q of its slots where they need a table of their own.
+
+    Attributes:
+        sampler: `uniform`, `block` or a table.
+        log_q: float32 [V], or None where the sampler knows.
+        device: where both are.
+    """
+
+    sampler: str | effrec_kernels.Popularity
+    log_q: Tensor | None
+    device: torch.device
 
 
 class CCE(Method):
@@ -52,6 +70,7 @@ class CCE(Method):
     """
 
     task: ClassVar[str] = "next_item"
+    _made_draws: Draws | None = None
 
     def prepare(self, data: RecData) -> RecData:
         """Returns the data as they are; a batch size left open is chosen for them and written down."""
@@ -95,22 +114,47 @@ class CCE(Method):
         Raises:
             EnvironmentFault: the kernel asked for cannot run there.
         """
-        if self.config.method.loss in ("ce", "ce_sampled"):
+        own = self.config.method
+        if own.loss in ("ce", "ce_sampled"):
             return "torch"
         try:
-            return effrec_kernels.which_kernel(self.config.method.kernel, self._items)
+            return effrec_kernels.which_kernel(own.kernel, self._items, full=own.loss == "cce")
         except effrec_kernels.KernelUnavailable as error:
             raise EnvironmentFault(str(error), where="method.kernel", fix="method.kernel=auto") from error
 
     def loss(self, batch: Batch) -> Tensor:
         """Returns the sum of the rows' losses over `batch.total_targets`; only rows with a target count."""
-        compute = _LOSSES[self.config.method.loss]
-        return compute(self._rows(batch), self.config.method, self.config.seed)
+        rows, own = self._rows(batch), self.config.method
+        if own.loss not in SAMPLED:
+            return _LOSSES[own.loss](rows, own, self.config.seed)
+        options = _against_draws(rows, own, self.config.seed) | self._sampling(rows)
+        if own.loss == "ce_sampled":
+            return effrec_kernels.sampled_cross_entropy_dense(**options)
+        return effrec_kernels.sampled_cross_entropy(kernel=own.kernel, **options)
 
     def scorer(self) -> SequenceScorer:
         """Returns what ranks the catalogue by the last hidden state."""
         length, items = self.config.model.max_length, self._items
         return SequenceScorer(self.model, length, len(items), items.device)
+
+    def _sampling(self, rows: Rows) -> dict[str, Any]:
+        """Returns the options of the sampled softmax: who shares negatives, what draws and corrects them."""
+        own = self.config.method
+        return {
+            "sampler": self._draws.sampler,
+            "log_q": self._draws.log_q,
+            "in_batch": own.in_batch,
+            "correction": own.correction,
+            "temperature": own.temperature,
+            **_sharing(rows, own, self.config.model.max_length),
+        }
+
+    @property
+    def _draws(self) -> Draws:
+        """What negatives are drawn by, on the model's device; made from the training counts once."""
+        if self._made_draws is None or self._made_draws.device != self._items.device:
+            self._made_draws = draws_for(self.config.method, self.data.train_counts(), self._items.device)
+        return self._made_draws
 
     @property
     def _items(self) -> Tensor:
@@ -126,10 +170,56 @@ class CCE(Method):
             hidden.index_select(0, valid),
             self._items,
             tensors["targets"].flatten().index_select(0, valid),
-            tensors["rows"].flatten().index_select(0, valid),
+            tensors["lengths"],
+            batch.first_target,
             batch.step,
             batch.total_targets,
         )
+
+
+def draws_for(settings: CCEConfig, counts: Int64, device: torch.device) -> Draws:
+    """Returns what the settings ask for, on `device`.
+
+    Args:
+        settings: of method cce.
+        counts: int64 [V], how often each item is in the training data.
+        device: where the model is.
+    """
+    if settings.sampler != "popularity" and not _mixed(settings):
+        return Draws(settings.sampler, None, device)
+    table = effrec_kernels.popularity(torch.from_numpy(counts), settings.popularity_power)
+    log_q = _mixed_log_q(settings, table, len(counts)).to(device) if _mixed(settings) else None
+    sampler = table.to(device) if settings.sampler == "popularity" else settings.sampler
+    return Draws(sampler, log_q, device)
+
+
+def _mixed(settings: CCEConfig) -> bool:
+    """Returns whether slots are of two kinds, and their probabilities are asked for."""
+    return settings.in_batch > 0 and settings.correction == "logq"
+
+
+def _mixed_log_q(settings: CCEConfig, table: effrec_kernels.Popularity, num_items: int) -> Tensor:
+    share = settings.in_batch / settings.num_negatives
+    if settings.sampler == "popularity":
+        return table.mixed_log_q(share)
+    slots = -(-num_items // RUN) * RUN if settings.sampler == "block" else num_items
+    return effrec_kernels.mixed_log_q(-math.log(slots), table.log_frequency, share)
+
+
+def _sharing(rows: Rows, settings: Any, longest: int) -> dict[str, Any]:
+    """Returns which rows share negatives: the same ones however the step is split.
+
+    A tile's rows are at least as far apart as the longest window, so that they come from different ones, and
+    so far that the step's rows fill their tiles; nearer, in a step with too few rows for that.
+    """
+    if settings.sharing == "tile":
+        tile = settings.tile_rows
+        stretches = max(1, rows.normalizer // (tile * longest))
+        stride = max(1, -(-rows.normalizer // (tile * stretches)))
+        return {"sharing": tile, "sharing_stride": stride}
+    if settings.sharing == "sequence":
+        return {"sharing": F.pad(rows.lengths.cumsum(0), (1, 0))}
+    return {"sharing": settings.sharing}
 
 
 def width_for(num_items: int) -> int:
@@ -153,37 +243,36 @@ def _check_heads(settings: dict[str, Any]) -> None:
 
 
 def _ce(rows: Rows, settings: Any, seed: int) -> Tensor:
-    logits = F.linear(rows.hidden, rows.items)
-    return F.cross_entropy(logits.float(), rows.targets, reduction="sum") / rows.normalizer
+    logits = F.linear(rows.hidden, rows.items).float() / settings.temperature
+    return F.cross_entropy(logits, rows.targets, reduction="sum") / rows.normalizer
 
 
 def _cce(rows: Rows, settings: Any, seed: int) -> Tensor:
     return effrec_kernels.linear_cross_entropy(
-        rows.hidden, rows.items, rows.targets, normalizer=rows.normalizer, kernel=settings.kernel
-    )
-
-
-def _ce_sampled(rows: Rows, settings: Any, seed: int) -> Tensor:
-    return effrec_kernels.sampled_cross_entropy_dense(
-        correction=settings.correction, **_against_draws(rows, settings, seed)
-    )
-
-
-def _cce_sampled(rows: Rows, settings: Any, seed: int) -> Tensor:
-    return effrec_kernels.sampled_cross_entropy(
-        correction=settings.correction, kernel=settings.kernel, **_against_draws(rows, settings, seed)
+        rows.hidden,
+        rows.items,
+        rows.targets,
+        normalizer=rows.normalizer,
+        temperature=settings.temperature,
+        kernel=settings.kernel,
     )
 
 
 def _bce(rows: Rows, settings: Any, seed: int) -> Tensor:
     one = _against_draws(rows, settings, seed) | {"num_negatives": 1}
-    return effrec_kernels.binary_cross_entropy_sampled(kernel=settings.kernel, **one)
+    return effrec_kernels.binary_cross_entropy_sampled(kernel=settings.kernel, **_warmed(one, settings))
 
 
 def _gbce(rows: Rows, settings: Any, seed: int) -> Tensor:
-    return effrec_kernels.gbce(
-        t=settings.gbce_t, kernel=settings.kernel, **_against_draws(rows, settings, seed)
-    )
+    options = _warmed(_against_draws(rows, settings, seed), settings)
+    return effrec_kernels.gbce(t=settings.gbce_t, kernel=settings.kernel, **options)
+
+
+def _warmed(options: dict[str, Any], settings: Any) -> dict[str, Any]:
+    """Returns the options with states divided by the temperature, which divides their logits."""
+    if settings.temperature == 1:
+        return options
+    return options | {"hidden": options["hidden"] / settings.temperature}
 
 
 def _against_draws(rows: Rows, settings: Any, seed: int) -> dict[str, Any]:
@@ -195,7 +284,7 @@ def _against_draws(rows: Rows, settings: Any, seed: int) -> dict[str, Any]:
         "num_negatives": settings.num_negatives,
         "seed": seed,
         "step": rows.step,
-        "row_offset": rows.numbers,
+        "row_offset": rows.first,
         "normalizer": rows.normalizer,
     }
 
@@ -203,8 +292,6 @@ def _against_draws(rows: Rows, settings: Any, seed: int) -> dict[str, Any]:
 _LOSSES: dict[str, Callable[[Rows, Any, int], Tensor]] = {
     "ce": _ce,
     "cce": _cce,
-    "ce_sampled": _ce_sampled,
-    "cce_sampled": _cce_sampled,
     "bce": _bce,
     "gbce": _gbce,
 }

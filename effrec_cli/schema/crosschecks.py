@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from effrec_cli.errors import nearest_name
+from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.problems import Problem
 from effrec_cli.schema.root import Config, EvaluationConfig
 
@@ -76,6 +77,11 @@ def _heads(config: Config) -> Iterator[Problem]:
         )
 
 
+def _cce(config: Config) -> Iterator[Problem]:
+    if isinstance(config.method, CCEConfig):
+        yield from cce_problems(config.method)
+
+
 _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _cutoffs,
     _metrics,
@@ -84,4 +90,5 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _half_precision,
     _patience,
     _heads,
+    _cce,
 )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from effrec_cli.schema.fields import setting
+from effrec_cli.schema.problems import Problem
 
 LOSSES = ("ce", "ce_sampled", "cce", "cce_sampled", "bce", "gbce")
+SAMPLED = ("ce_sampled", "cce_sampled")
+# Ids in a run of the block sampler (effrec_kernels.problem.RUN).
+RUN = 64
 
 
 @dataclass
@@ -18,8 +23,18 @@ class CCEConfig:
         loss: `ce` full softmax; `cce` the same value, a chunk of logits at a time; `ce_sampled` CE- with its
             [M, N, D] tensor; `cce_sampled` the same value without it; `bce` one negative; `gbce` gSASRec's.
         num_negatives: N, negatives drawn for each target.
+        sharing: which targets have the same negatives: `row` each its own, `tile` tiles of `tile_rows`
+            targets, of different windows where the step has enough, `sequence` those of a window, `batch` all
+            of the step. Like `sampler` and `in_batch`, for the losses `cce_sampled` and `ce_sampled`.
+        tile_rows: T, targets of a tile.
+        sampler: `uniform`; `popularity` in proportion to count ** `popularity_power`; `block` runs of 64
+            neighbouring ids (N a multiple of 64).
+        popularity_power: 1 as often as in training, 0 uniformly.
+        in_batch: of the N, how many are other targets of the micro-batch.
         correction: added to the logits of negatives: `exact` log((V-1)/(N-r)) with r hits in the row,
-            `constant` log((V-1)/(N+1)) (the official kernels'), `none`.
+            `constant` log((V-1)/(N+1)) (the official kernels'), `none`, `logq` -log(N q) with q the
+            probability of the item: for draws that are not uniform.
+        temperature: divides the logits of every loss.
         gbce_t: calibration t of gBCE, 0 plain BCE and 1 unbiased.
         kernel: who computes: `auto`, `triton`, `torch` or `reference`; never what is computed.
         batch_size: sequences in a step, over all processes and micro-batches; None chooses a power of two
@@ -31,8 +46,43 @@ class CCEConfig:
     name: str = "cce"
     loss: str = setting("cce_sampled", choices=LOSSES)
     num_negatives: int = setting(255, low=1)
-    correction: str = setting("exact", choices=("exact", "constant", "none"))
+    sharing: str = setting("row", choices=("row", "tile", "sequence", "batch"))
+    tile_rows: int = setting(64, low=1)
+    sampler: str = setting("uniform", choices=("uniform", "popularity", "block"))
+    popularity_power: float = setting(1.0, low=0)
+    in_batch: int = setting(0, low=0)
+    correction: str = setting("exact", choices=("exact", "constant", "none", "logq"))
+    temperature: float = setting(1.0, above=0)
     gbce_t: float = setting(0.75, low=0, high=1)
     kernel: str = setting("auto", choices=("auto", "triton", "torch", "reference"))
     batch_size: int | None = setting(None, low=1)
     window: str = setting("slide", choices=("last", "slide"))
+
+
+def cce_problems(own: CCEConfig) -> Iterator[Problem]:
+    """Yields what contradicts what among the settings of negatives."""
+    if own.loss not in SAMPLED:
+        yield from _unused(own)
+        return
+    if own.in_batch > own.num_negatives:
+        what = f"in_batch={own.in_batch} is a part of num_negatives={own.num_negatives} and cannot be more."
+        yield Problem("method.in_batch", what, fix=f"method.num_negatives={own.in_batch}")
+    if own.sampler == "block" and (own.num_negatives % RUN or own.in_batch % RUN):
+        what = f"sampler=block draws runs of {RUN} ids: a run in part would favour its first ids."
+        number, in_batch = (-(-value // RUN) * RUN for value in (own.num_negatives, own.in_batch))
+        yield Problem("method.sampler", what, fix=f"method.num_negatives={number} method.in_batch={in_batch}")
+    if own.correction in ("exact", "constant") and (own.sampler == "popularity" or own.in_batch):
+        drawn = "sampler=popularity" if own.sampler == "popularity" else f"in_batch={own.in_batch}"
+        what = f"correction={own.correction} is for uniform draws; with {drawn} it biases what is learnt."
+        yield Problem("method.correction", what, fix="method.correction=logq, or method.correction=none")
+
+
+def _unused(own: CCEConfig) -> Iterator[Problem]:
+    """Yields settings that a loss without sampled softmax would not look at."""
+    for name, default in (("sharing", "row"), ("sampler", "uniform"), ("in_batch", 0)):
+        value = getattr(own, name)
+        if value != default:
+            what = f"loss={own.loss} draws nothing that {name}={value} could change."
+            if own.loss in ("bce", "gbce"):
+                what = f"loss={own.loss} draws each row's negatives uniformly, without {name}={value}."
+            yield Problem(f"method.{name}", what, fix=f"method.loss=cce_sampled, or method.{name}={default}")

@@ -1,4 +1,4 @@
-"""Method cce: its six losses, shares of a step, errors, and that it learns."""
+"""Method cce: its six losses, who shares negatives, shares of a step, errors, and that it learns."""
 
 import dataclasses
 
@@ -71,12 +71,22 @@ def test_losses_without_their_big_tensor_have_the_same_values(pair):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+SHARED = {
+    "tile": {"sharing": "tile", "tile_rows": 8},
+    "sequence": {"sharing": "sequence"},
+    "batch": {"sharing": "batch"},
+    "popularity": {"sampler": "popularity", "correction": "logq", "sharing": "tile", "tile_rows": 5},
+    "block": {"sampler": "block", "num_negatives": 64, "sharing": "batch"},
+}
+WAYS = {loss: {"loss": loss} for loss in LOSSES} | SHARED
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("shares", [(1, 3), (2, 1), (3, 2), (40, 1)])
-def test_shares_of_a_step_add_up_to_the_whole(loss, shares):
-    """Ranks without a sample included: 40 ranks share 16 windows."""
+def test_shares_of_a_step_add_up_to_the_whole(way, shares):
+    """Ranks without a sample included: 40 ranks share 16 windows. Tiles are cut by ranks, and still equal."""
     ranks, micros = shares
-    method = make(loss=loss)
+    method = make(**WAYS[way])
     whole, whole_grads = gradients(method, [Share()])
     parts = [Share(rank, ranks, micro, micros) for rank in range(ranks) for micro in range(micros)]
     split, split_grads = gradients(method, parts)
@@ -85,9 +95,9 @@ def test_shares_of_a_step_add_up_to_the_whole(loss, shares):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_an_empty_share_still_gives_every_parameter_a_gradient_of_zero(loss):
-    method = make(loss=loss)
+@pytest.mark.parametrize("way", WAYS)
+def test_an_empty_share_still_gives_every_parameter_a_gradient_of_zero(way):
+    method = make(**WAYS[way])
     total, grads = gradients(method, [Share(rank=0, ranks=40)])
     assert total == 0
     assert not any(grad.any() for grad in grads)
@@ -100,7 +110,8 @@ def test_loss_is_the_oracles(loss):
     rows = method._rows(batch)
     hidden, items = rows.hidden.detach(), rows.items.detach()
     number = 1 if loss == "bce" else 15
-    drawn = effrec_kernels.draw_negatives(rows.numbers, number, V, seed=1, step=3)
+    numbers = torch.arange(rows.first, rows.first + len(rows.targets))
+    drawn = effrec_kernels.draw_negatives(numbers, number, V, seed=1, step=3)
     reference = effrec_kernels.reference
     if loss in ("ce", "cce"):
         expected = F.cross_entropy((hidden @ items.T).double(), rows.targets)
@@ -122,6 +133,83 @@ def _binary(hidden, items, targets, drawn, loss):
     return ((beta * F.softplus(-positive) + pushed) / 16).mean()
 
 
+def keys_of(sharing, rows, tile_rows=8):
+    """Returns the number that each row draws with, int64 [M]."""
+    numbers = torch.arange(rows.first, rows.first + len(rows.targets))
+    if sharing == "tile":
+        stretches = max(1, rows.normalizer // (tile_rows * 8))
+        stride = -(-rows.normalizer // (tile_rows * stretches))
+        return numbers // (tile_rows * stride) * stride + numbers % stride
+    starts = rows.first + rows.lengths.cumsum(0) - rows.lengths
+    return starts.repeat_interleave(rows.lengths) if sharing == "sequence" else torch.zeros_like(numbers)
+
+
+@pytest.mark.parametrize("loss", ["ce_sampled", "cce_sampled"])
+@pytest.mark.parametrize("sharing", ["tile", "sequence", "batch"])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_shared_negatives_are_those_of_tiles_windows_or_the_step(loss, sharing, temperature):
+    method = make(loss=loss, sharing=sharing, tile_rows=8, temperature=temperature)
+    batch = method.batches(method.data).batch(0, 0, Share(rank=1, ranks=2), step=3)
+    rows = method._rows(batch)
+    assert rows.first > 0
+    drawn = effrec_kernels.draw_negatives(keys_of(sharing, rows), 15, V, seed=1, step=3)
+    expected, _ = effrec_kernels.reference.sampled_rows(
+        rows.hidden.detach(), rows.items.detach(), rows.targets, drawn, temperature=temperature
+    )
+    assert method.loss(batch).item() == pytest.approx(expected.sum().item() / rows.normalizer, rel=1e-5)
+
+
+def test_a_tiles_rows_are_of_different_windows_where_the_step_has_enough():
+    """Windows of at most 8; tiles of 4 find rows that are as far apart as that, and are full."""
+    method = make(sharing="tile", tile_rows=4)
+    batch = method.batches(method.data).batch(0, 0, Share(), step=3)
+    rows = method._rows(batch)
+    assert rows.normalizer > 2 * 4 * 8
+    keys, window = keys_of("tile", rows, 4), torch.arange(batch.size).repeat_interleave(rows.lengths)
+    sizes = torch.bincount(keys)
+    assert sizes.double().mean() > 3.5
+    options = method._sampling(rows)
+    assert options["sharing"] == 4
+    numbers, stride = torch.arange(len(keys)), options["sharing_stride"]
+    assert torch.equal(keys, numbers // (4 * stride) * stride + numbers % stride)
+    for key in range(len(sizes)):
+        mine = window[keys == key]
+        assert len(mine.unique()) == len(mine)
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "popularity", "block"])
+def test_sampled_softmax_with_logq_meets_the_full_one_as_negatives_grow(sampler):
+    """Whatever is drawn by, and with targets of other rows among them."""
+    full, _ = gradients(make(loss="cce"), [Share()])
+    options = {"sampler": sampler, "correction": "logq", "num_negatives": 64 * 400}
+    for in_batch in (0, 64 * 200):
+        method = make(in_batch=in_batch, **options)
+        found, _ = gradients(method, [Share()])
+        # The batch's own targets are not quite what the training data hold.
+        assert found == pytest.approx(full, rel=0.01 if not in_batch else 0.1)
+
+
+def test_popularity_is_that_of_the_training_items():
+    method = make(sampler="popularity", correction="logq", popularity_power=0.5)
+    method.loss(method.batches(method.data).batch(0, 0, Share(), step=0))
+    wanted = (torch.from_numpy(method.data.train_counts()) + 1.0).double().sqrt()
+    found = method._draws.sampler.log_q.double().exp()
+    torch.testing.assert_close(found, wanted / wanted.sum(), rtol=1e-5, atol=0)
+    assert method._draws is method._draws, "made once"
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_temperature_divides_logits(loss):
+    """Half the temperature is twice the states, which are the model's last, unscaled layer times two."""
+    method = make(loss=loss, temperature=0.5)
+    batch = method.batches(method.data).batch(0, 0, Share(), step=3)
+    warm = method.loss(batch).item()
+    method.config.method.temperature = 1.0
+    forward = method.model.forward
+    method.model.forward = lambda *inputs: forward(*inputs) * 2
+    assert method.loss(batch).item() == pytest.approx(warm, rel=1e-5)
+
+
 def test_draws_depend_on_seed_and_step_alone():
     method = make()
     batches = method.batches(method.data)
@@ -133,8 +221,10 @@ def test_draws_depend_on_seed_and_step_alone():
 
 
 def test_correction_is_passed_on():
-    values = [gradients(make(correction=kind), [Share()])[0] for kind in ("exact", "constant", "none")]
-    assert len(set(values)) == 3
+    values = [
+        gradients(make(correction=kind), [Share()])[0] for kind in ("exact", "constant", "none", "logq")
+    ]
+    assert len(set(values)) == 4
 
 
 def test_model_is_a_function_of_the_seed_and_leaves_the_generator_alone():
@@ -194,7 +284,18 @@ def test_the_kernel_that_runs_is_named(loss):
     assert make(loss=loss, kernel="reference").kernel == expected
 
 
-def test_a_kernel_that_cannot_run_is_said_so():
+def test_the_full_softmax_is_told_from_the_sampled_one_where_kernels_are_chosen(monkeypatch):
+    """A GPU has kernels for both, but `auto` leaves the full softmax to matrix products."""
+    seen = {}
+    monkeypatch.setattr(
+        effrec_kernels, "which_kernel", lambda kernel, where, full: seen.setdefault(full, "torch")
+    )
+    assert make(loss="cce").kernel == make(loss="cce_sampled").kernel == "torch"
+    assert set(seen) == {True, False}
+
+
+def test_a_kernel_that_cannot_run_is_said_so(monkeypatch):
+    monkeypatch.setattr("effrec_kernels.dispatch._missing", lambda device: "Triton needs a GPU")
     with pytest.raises(EnvironmentFault, match="kernel"):
         _ = make(kernel="triton").kernel
 
@@ -219,15 +320,15 @@ class Popularity:
         return self.counts.expand(len(users), -1)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_it_learns_a_markov_chain_that_popularity_cannot_see(loss):
+@pytest.mark.parametrize("way", [*LOSSES, "tile", "sequence", "batch", "popularity"])
+def test_it_learns_a_markov_chain_that_popularity_cannot_see(way):
     data = chain(num_users=120, noise=0.05)
-    method = make(data, {"dropout": 0.1}, loss=loss)
+    method = make(data, {"dropout": 0.1}, **WAYS[way])
     batches = method.batches(data)
     optimizer = make_optimizer(method.model.parameters(), OptimizerConfig(lr=0.02))
     method.model.train()
     step = 0
-    for epoch in range(20):
+    for epoch in range(25):
         for position in range(batches.steps_per_epoch):
             torch.manual_seed(step)
             optimizer.zero_grad()

@@ -146,6 +146,18 @@ def test_the_source_is_named():
         ({"run": {"precision": "fp16", "device": "cpu"}}, "run.precision"),
         ({"run": {"patience": 3, "validate_every": 9, "max_epochs": 8}}, "run.patience"),
         ({"model": {"dim": 33, "num_heads": 2}}, "model.dim"),
+        ({"method": {"in_batch": 256, "correction": "logq"}}, "method.in_batch"),
+        ({"method": {"sampler": "block"}}, "method.sampler"),
+        (
+            {"method": {"sampler": "block", "num_negatives": 256, "in_batch": 7, "correction": "none"}},
+            "method.sampler",
+        ),
+        ({"method": {"sampler": "popularity"}}, "method.correction"),
+        ({"method": {"sampler": "popularity", "correction": "constant"}}, "method.correction"),
+        ({"method": {"in_batch": 10}}, "method.correction"),
+        ({"method": {"loss": "cce", "sharing": "tile"}}, "method.sharing"),
+        ({"method": {"loss": "gbce", "in_batch": 3}}, "method.in_batch"),
+        ({"method": {"loss": "bce", "sampler": "popularity"}}, "method.sampler"),
     ],
 )
 def test_contradictions(sections, where):
@@ -161,6 +173,10 @@ def test_contradictions(sections, where):
         {"run": {"patience": 3, "validate_every": 8, "max_epochs": 8}},
         {"run": {"patience": 3, "max_epochs": 0}},
         {"model": {"dim": 33, "num_heads": 3}},
+        {"method": {"sampler": "popularity", "correction": "logq", "sharing": "tile", "in_batch": 255}},
+        {"method": {"sampler": "popularity", "correction": "none", "loss": "ce_sampled"}},
+        {"method": {"sampler": "block", "num_negatives": 256}},
+        {"method": {"loss": "bce", "tile_rows": 8, "temperature": 0.5}},
         {"evaluation": {"monitor": "mrr@5"}},
     ],
 )

@@ -153,19 +153,27 @@ def test_shares_partition_a_step_and_keep_its_row_numbers(ranks, micros):
 
 
 def rows_of(found):
-    """Returns (global row number, input, target) of every place with a loss."""
-    columns = [
-        torch.cat([b.tensors[name].flatten()[b.tensors["valid"]] for b in found]).tolist()
-        for name in ("rows", "inputs", "targets")
-    ]
-    return list(zip(*columns, strict=True))
+    """Returns (number within the step, input, target) of every place with a loss."""
+    rows = []
+    for batch in found:
+        at = batch.tensors["valid"]
+        pair = [batch.tensors[name].flatten()[at].tolist() for name in ("inputs", "targets")]
+        numbers = range(batch.first_target, batch.first_target + len(at))
+        rows += zip(numbers, *pair, strict=True)
+    return rows
 
 
-def test_row_numbers_are_unique_within_a_step():
+def test_targets_are_numbered_through_the_step_without_a_gap():
+    """Window by window, as `lengths` say: what groups of rows are cut by."""
     for batch in epoch_of(make(batch_size=6)):
-        rows = batch.tensors["rows"].flatten()
-        assert len(rows.unique()) == len(rows)
-        assert int(rows.max()) < batch.size * 7
+        assert batch.first_target == 0
+        assert batch.total_targets == len(batch.tensors["valid"]) == int(batch.tensors["lengths"].sum())
+    batches = make(batch_size=6)
+    parts = [batches.batch(0, 0, Share(rank, 4), 0) for rank in range(4)]
+    ends = [part.first_target + len(part.tensors["valid"]) for part in parts]
+    assert [part.first_target for part in parts] == [0, *ends[:-1]]
+    assert ends[-1] == parts[0].total_targets
+    assert parts[1].to(torch.device("cpu")).first_target == parts[1].first_target > 0
 
 
 def test_an_empty_share_is_a_batch_of_no_samples():
