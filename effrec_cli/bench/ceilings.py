@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from effrec_kernels.work import Rates
 
 from effrec_cli.bench.clock import median_seconds
 from effrec_cli.bench.suites import Cell, Options, Trial
@@ -64,6 +65,24 @@ def _product(parameters: dict[str, int], device: torch.device) -> Trial:
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(left)
     return _rate("rate", 2 * side**3 / 1e12, lambda: torch.mm(left, right, out=out), device)
+
+
+def rates_of(table: torch.Tensor) -> Rates:
+    """Returns the rates at which a device gathers rows of `table`, adds to float32 rows, and multiplies.
+
+    Random rows of the table as it is are gathered and added, so what of it fits the caches is faster.
+    """
+    device, table = table.device, table.detach()
+    ids = torch.randint(len(table), (1 << 20,), device=device)
+    out = table.new_empty(len(ids), table.shape[1])
+    sums = torch.zeros(table.shape, dtype=torch.float32, device=device)
+    slopes = out.float()
+    side = 4096 if device.type == "cuda" else 512
+    left, right = (torch.randn(side, side, device=device, dtype=table.dtype) for _ in range(2))
+    gather = median_seconds(partial(torch.index_select, table, 0, ids, out=out), device)
+    add = median_seconds(partial(sums.index_add_, 0, ids, slopes), device)
+    product = median_seconds(partial(torch.mm, left, right), device)
+    return Rates(out.nbytes / gather, slopes.nbytes / add, 2 * side**3 / product)
 
 
 def _rate(name: str, amount: float, work: Callable[[], object], device: torch.device) -> Trial:

@@ -1,6 +1,8 @@
 """Losses over a large catalogue: time of forward and backward, extra memory, error against float64.
 
-Extra memory is the peak beyond the inputs and their gradients, which every implementation has to make.
+Extra memory is the peak beyond the inputs and their gradients, which every implementation has to make. On a
+GPU a time is also compared with the roofline: the least time that the work takes at the rates for gathering
+rows, adding to rows and multiplying matrices, measured by the same process.
 """
 
 from __future__ import annotations
@@ -8,13 +10,21 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from effrec_kernels.work import full_work, sampled_work
 from torch import Tensor
 
+from effrec_cli.bench.ceilings import rates_of
 from effrec_cli.bench.clock import extra_bytes, median_seconds
 from effrec_cli.bench.loss_peers import PEERS, Problem, available, oracle
 from effrec_cli.bench.suites import Cell, Options, Trial
 
-UNITS = {"time": "ms", "extra memory": "MiB", "error of loss": "", "error of gradient": ""}
+UNITS = {
+    "time": "ms",
+    "extra memory": "MiB",
+    "error of loss": "",
+    "error of gradient": "",
+    "share of roofline": "",
+}
 
 # rows M, items V, negatives N, dim D; the ones of the CCE- paper's datasets are scaled in M alone.
 _GPU = {
@@ -59,11 +69,15 @@ def trial(cell: Cell, peer: str, device: torch.device) -> Trial:
     problem = make_problem(cell.parameters, device)
     errors = errors_of(peer, problem)
     work = partial(forward_backward, peer, problem)
+    # After the warm-up of the errors and before the turns, when no other peer works.
+    least = roofline_seconds(peer, problem) if device.type == "cuda" else None
 
     def once() -> dict[str, float]:
         problem.forget_gradients()
         memory = max(0.0, extra_bytes(work, device) - problem.gradient_bytes)
-        return {"time": 1000 * median_seconds(work, device), "extra memory": memory / (1 << 20), **errors}
+        seconds = median_seconds(work, device)
+        share = {} if least is None else {"share of roofline": least / seconds}
+        return {"time": 1000 * seconds, "extra memory": memory / (1 << 20), **errors, **share}
 
     return once
 
@@ -92,7 +106,7 @@ def errors_of(peer: str, problem: Problem) -> dict[str, float]:
     few = problem.first(CHECKED_ROWS)
     loss = forward_backward(peer, few)
     exact = few.doubled()
-    true_loss = oracle(exact, sampled=PEERS[peer].sampled)
+    true_loss = oracle(exact, PEERS[peer])
     true_loss.backward()
     return {
         "error of loss": _relative(loss, true_loss.detach()),
@@ -100,6 +114,23 @@ def errors_of(peer: str, problem: Problem) -> dict[str, float]:
             _relative(few.hidden.grad, exact.hidden.grad), _relative(few.items.grad, exact.items.grad)
         ),
     }
+
+
+def roofline_seconds(peer: str, problem: Problem) -> float:
+    """Returns the least time of a peer's work at the device's own rates."""
+    rows, dim = problem.hidden.shape
+    rates = rates_of(problem.items)
+    if not PEERS[peer].sampled:
+        return full_work(rows, len(problem.items), dim, item_bytes=problem.items.itemsize).seconds(rates)
+    work = sampled_work(
+        rows,
+        problem.num_negatives,
+        dim,
+        group_rows=PEERS[peer].group_rows(rows),
+        item_bytes=problem.items.itemsize,
+        hidden_bytes=problem.hidden.itemsize,
+    )
+    return work.seconds(rates)
 
 
 def _relative(found: Tensor | None, true: Tensor | None) -> float:

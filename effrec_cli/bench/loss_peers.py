@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import os
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import Any
 
 import effrec_kernels
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+OFFICIAL = "EFFREC_OFFICIAL_CCE"
+"""Environment variable: a folder with the paper's kernels, made to run with the Triton that is here."""
 
 
 @dataclass(frozen=True)
@@ -62,22 +70,27 @@ class Peer:
         sampled: over sampled negatives, not over all items.
         package: what must be importable; empty for what is always there.
         gpu_only: it does not run on a CPU.
+        options: how negatives are shared, as `sampled_cross_entropy` takes it.
     """
 
     loss: Callable[[Problem], Tensor]
     sampled: bool = False
     package: str = ""
     gpu_only: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def group_rows(self, rows: int) -> int:
+        """Returns how many of `rows` share their negatives."""
+        sharing = self.options.get("sharing", 1)
+        return rows if sharing == "batch" else int(sharing)
 
 
-def oracle(problem: Problem, *, sampled: bool) -> Tensor:
+def oracle(problem: Problem, peer: Peer) -> Tensor:
     """Returns the loss of a float64 problem, by the definition (papers/cce section 1.1)."""
-    if not sampled:
+    if not peer.sampled:
         return cross_entropy(problem.hidden @ problem.items.T, problem.targets)
-    rows, _ = effrec_kernels.reference.sampled_rows(
-        problem.hidden, problem.items, problem.targets, problem.negatives(), correction="exact"
-    )
-    return rows.mean()
+    options = {"num_negatives": problem.num_negatives} | peer.options | {"kernel": "reference"}
+    return effrec_kernels.sampled_cross_entropy(problem.hidden, problem.items, problem.targets, **options)
 
 
 def available(device: torch.device) -> list[str]:
@@ -90,11 +103,18 @@ def _runs(peer: Peer, device: torch.device) -> bool:
         return False
     if peer.package == "torch.nn.LinearCrossEntropyOptions":
         return hasattr(torch.nn, "LinearCrossEntropyOptions")
+    if peer.package == OFFICIAL:
+        return OFFICIAL in os.environ
     return not peer.package or importlib.util.find_spec(peer.package) is not None
 
 
 def _torch_ce(problem: Problem) -> Tensor:
     return cross_entropy((problem.hidden @ problem.items.T).float(), problem.targets)
+
+
+@cache
+def _compiled_ce() -> Callable[[Problem], Tensor]:
+    return torch.compile(_torch_ce)
 
 
 def _torch_chunked_ce(problem: Problem) -> Tensor:
@@ -110,14 +130,30 @@ def _torch_ce_sampled(problem: Problem) -> Tensor:
     )
 
 
-def _cce(problem: Problem) -> Tensor:
-    return effrec_kernels.linear_cross_entropy(problem.hidden, problem.items, problem.targets)
+def _cce(problem: Problem, kernel: str = "auto") -> Tensor:
+    return effrec_kernels.linear_cross_entropy(problem.hidden, problem.items, problem.targets, kernel=kernel)
 
 
-def _cce_sampled(problem: Problem) -> Tensor:
-    return effrec_kernels.sampled_cross_entropy(
-        problem.hidden, problem.items, problem.targets, num_negatives=problem.num_negatives
-    )
+def _cce_sampled(problem: Problem, **options: Any) -> Tensor:
+    tensors = problem.hidden, problem.items, problem.targets
+    return effrec_kernels.sampled_cross_entropy(*tensors, num_negatives=problem.num_negatives, **options)
+
+
+def _ours(gpu_only: bool = False, **options: Any) -> Peer:
+    """Returns the sampled softmax of `effrec_kernels` with some options."""
+    return Peer(partial(_cce_sampled, **options), sampled=True, gpu_only=gpu_only, options=options)
+
+
+def _official(problem: Problem) -> Tensor:
+    """Returns the paper's kernels' loss, from the folder that the user gives.
+
+    It holds a module `official_cce` with `loss(hidden, items, targets, negatives)`, the mean over rows.
+    """
+    folder = os.environ[OFFICIAL]
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    loss = importlib.import_module("official_cce").loss
+    return loss(problem.hidden, problem.items, problem.targets, problem.negatives())
 
 
 def _liger(problem: Problem) -> Tensor:
@@ -134,12 +170,22 @@ def _apple_cce(problem: Problem) -> Tensor:
 
 PEERS = {
     "torch ce": Peer(_torch_ce),
+    "torch.compile ce": Peer(lambda problem: _compiled_ce()(problem), gpu_only=True),
     "torch linear_cross_entropy": Peer(_torch_chunked_ce, package="torch.nn.LinearCrossEntropyOptions"),
     "liger": Peer(_liger, package="liger_kernel", gpu_only=True),
     "apple cce": Peer(_apple_cce, package="cut_cross_entropy", gpu_only=True),
     "effrec cce": Peer(_cce),
     "torch ce_sampled": Peer(_torch_ce_sampled, sampled=True),
-    "effrec cce_sampled": Peer(_cce_sampled, sampled=True),
+    "official cce_sampled": Peer(_official, sampled=True, package=OFFICIAL, gpu_only=True),
+    "effrec cce_sampled": _ours(),
+    "effrec cce_sampled, in PyTorch": _ours(gpu_only=True, kernel="torch"),
+    "effrec cce_sampled, fixed order": _ours(gpu_only=True, deterministic=True),
+    "effrec tiles of 16": _ours(gpu_only=True, sharing=16),
+    "effrec tiles of 64": _ours(sharing=64),
+    "effrec tiles of 64, fixed order": _ours(gpu_only=True, sharing=64, deterministic=True),
+    "effrec tiles of 128": _ours(gpu_only=True, sharing=128),
+    "effrec one set for the batch": _ours(sharing="batch"),
+    "effrec cce, Triton": Peer(partial(_cce, kernel="triton"), gpu_only=True),
 }
 
 

@@ -13,8 +13,6 @@ import torch
 _ROW_VALUES = 4096
 _WIDE_ROW_VALUES = 8192
 _ROW_WIDTH = 1024
-# Widest part of a row in the tile kernels; float32 products run without tensor cores, in registers.
-_TILE_WIDTH = {2: 256, 4: 64}
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,13 @@ def row_blocks(dim: int) -> Blocks:
 
 def tile_blocks(dim: int, dtype: torch.dtype, group_rows: int) -> Blocks:
     """Returns the sizes for the kernels in which `group_rows` rows share their negatives."""
-    width = min(_power_of_two(dim), _TILE_WIDTH[dtype.itemsize])
+    half = dtype.itemsize == 2
+    # A row that is cut in chunks needs registers for the logits of all of them.
+    width = min(_power_of_two(dim), 256 if half and dim <= 256 else 128 if half else 64)
     chunks = -(-dim // width)
-    if dtype.itemsize == 4:
+    if not half:
         return Blocks(_fitting(group_rows, 32), 32, width, chunks, 4)
-    rows = _fitting(group_rows, 64)
-    return Blocks(rows, 32, width, chunks, 8 if rows == 64 else 4)
+    return Blocks(16 if group_rows <= 16 else 64, 32, width, chunks, 8)
 
 
 def positive_blocks(dim: int) -> Blocks:
