@@ -132,14 +132,14 @@ def configurations(widths, archs, thorough):
                 yield rows.rows_forward, row, arch, dtype, table, dim, {}
                 yield rows.rows_backward, row, arch, dtype, table, dim, {}
                 for group in (16, 32, 64) if thorough else (64,):
-                    tile = blocks.tile_blocks(dim, DTYPES[dtype][0], group)
+                    tile = blocks.tile_blocks(dim, DTYPES[dtype][0], DTYPES[table][0], group)
                     yield tiles.tiles_forward, tile, arch, dtype, table, dim, {"SPLIT": False}
                     yield tiles.tiles_backward, tile, arch, dtype, table, dim, {}
                 yield tiles.positives_backward, positive, arch, dtype, table, dim, {}
                 yield segments.add_segments, blocks.segment_blocks(dim), arch, dtype, table, dim, {}
                 yield tiles.hidden_backward, positive, arch, dtype, table, dim, {"of_lse": "*fp32"}
     for arch in archs:
-        tile, row = blocks.tile_blocks(128, torch.bfloat16, 64), blocks.row_blocks(128)
+        tile, row = blocks.tile_blocks(128, torch.bfloat16, torch.bfloat16, 64), blocks.row_blocks(128)
         for options in VARIANTS:
             forward = tiles.tiles_forward if "LAYOUT" in options else rows.rows_forward
             backward = tiles.tiles_backward if "LAYOUT" in options else rows.rows_backward

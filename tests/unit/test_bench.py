@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from effrec_kernels.work import Rates, sampled_work
 
 from effrec_cli.bench import ceilings, e2e, harness, loss, script, suites
 from effrec_cli.bench.loss_peers import PEERS, available
@@ -134,8 +135,28 @@ def test_an_error_in_a_loss_would_show(monkeypatch):
 def test_loss_trial_measures_time_memory_and_error():
     (cell,) = loss.cells(QUICK)
     figures = loss.trial(cell, "torch ce", CPU)()
-    assert set(figures) == set(loss.UNITS)
+    assert set(figures) == set(loss.UNITS) - {"share of roofline"}
     assert figures["time"] > 0
+
+
+def test_the_roofline_counts_what_each_peer_has_to_move(monkeypatch):
+    """At one byte and one operation a second, seconds are bytes, or operations where there are more."""
+    monkeypatch.setattr(loss, "rates_of", lambda table: Rates(gather=1.0, add=1.0, products=1e9))
+    parameters = {"rows": 64, "items": 100, "negatives": 32, "dim": 8, "dtype": "float32"}
+    problem = loss.make_problem(parameters, CPU)
+    alone, shared = (
+        loss.roofline_seconds(f"effrec {name}", problem) for name in ("cce_sampled", "tiles of 64")
+    )
+    assert alone == sampled_work(64, 32, 8, item_bytes=4, hidden_bytes=4).seconds(Rates(1, 1, 1e9))
+    assert alone > 5 * shared
+    assert loss.roofline_seconds("torch ce", problem) == 100 * 8 * (2 * 4 + 4)
+
+
+def test_rates_are_of_gathering_adding_and_multiplying(monkeypatch):
+    monkeypatch.setattr(ceilings, "median_seconds", lambda work, device: work() is not None and 2.0)
+    rates = ceilings.rates_of(torch.randn(1000, 16))
+    assert rates.gather == rates.add == (1 << 20) * 64 / 2
+    assert rates.products == 2 * 512**3 / 2
 
 
 def test_ceilings_count_what_is_moved_and_computed(monkeypatch):

@@ -44,15 +44,23 @@ def row_blocks(dim: int) -> Blocks:
     return Blocks(1, negatives, width, -(-dim // width), 8 if wide else 4)
 
 
-def tile_blocks(dim: int, dtype: torch.dtype, group_rows: int) -> Blocks:
-    """Returns the sizes for the kernels in which `group_rows` rows share their negatives."""
-    half = dtype.itemsize == 2
-    # A row that is cut in chunks needs registers for the logits of all of them.
-    width = min(_power_of_two(dim), 256 if half and dim <= 256 else 128 if half else 64)
-    chunks = -(-dim // width)
-    if not half:
-        return Blocks(_fitting(group_rows, 32), 32, width, chunks, 4)
-    return Blocks(16 if group_rows <= 16 else 64, 32, width, chunks, 8)
+def tile_blocks(dim: int, dtype: torch.dtype, items: torch.dtype, group_rows: int) -> Blocks:
+    """Returns the sizes for the kernels in which `group_rows` rows share their negatives.
+
+    Args:
+        dim: D.
+        dtype: what operands are rounded to.
+        items: what the item table is stored in.
+        group_rows: T.
+    """
+    if dtype.itemsize == 4:
+        # Products in float32 run without tensor cores, in registers.
+        width = min(_power_of_two(dim), 64)
+        return Blocks(min(32, _power_of_two(group_rows)), 32, width, -(-dim // width), 4)
+    # Rows in chunks, and rows that are read in 32 bits, need more registers than whole ones in 16.
+    width = min(_power_of_two(dim), 256 if items.itemsize == 2 and dim <= 256 else 128)
+    rows, num_warps = (16, 4) if group_rows <= 16 else (64, 8)
+    return Blocks(rows, 32, width, -(-dim // width), num_warps)
 
 
 def positive_blocks(dim: int) -> Blocks:
@@ -65,11 +73,6 @@ def segment_blocks(dim: int) -> Blocks:
     """Returns the sizes for the kernel that sums sorted pairs; `rows` are the pairs a program looks at."""
     width = min(_power_of_two(dim), 256)
     return Blocks(32, 1, width, -(-dim // width), 1 if width <= 64 else 2)
-
-
-def _fitting(rows: int, most: int) -> int:
-    """Returns the power of two from 16 to `most` that is no larger than `rows` need."""
-    return min(most, _power_of_two(rows))
 
 
 def _power_of_two(number: int) -> int:

@@ -86,7 +86,8 @@ def launch(kernel: Any, grid: tuple[int, ...], blocks: Blocks, arguments: Argume
 
 def blocks_of_tiles(problem: Problem) -> Blocks:
     """Returns what a program of the tile kernels takes of this problem."""
-    return tile_blocks(problem.hidden.shape[1], problem.compute_dtype, groups_of(problem)["rows"])
+    dim, group_rows = problem.hidden.shape[1], groups_of(problem)["rows"]
+    return tile_blocks(dim, problem.compute_dtype, problem.items.dtype, group_rows)
 
 
 def is_finer(tensor: Tensor, problem: Problem) -> bool:
