@@ -56,11 +56,12 @@ def tile_blocks(dim: int, dtype: torch.dtype, items: torch.dtype, group_rows: in
     if dtype.itemsize == 4:
         # Products in float32 run without tensor cores, in registers.
         width = min(_power_of_two(dim), 64)
-        return Blocks(min(32, _power_of_two(group_rows)), 32, width, -(-dim // width), 4)
+        chunks = -(-dim // width)
+        return Blocks(32, 32, width, chunks, 4 if chunks == 1 else 8)
     # Rows in chunks, and rows that are read in 32 bits, need more registers than whole ones in 16.
     width = min(_power_of_two(dim), 256 if items.itemsize == 2 and dim <= 256 else 128)
-    rows, num_warps = (16, 4) if group_rows <= 16 else (64, 8)
-    return Blocks(rows, 32, width, -(-dim // width), num_warps)
+    rows = 16 if group_rows <= 16 else 64
+    return Blocks(rows, 32, width, -(-dim // width), 4 if rows == 16 or width <= 64 else 8)
 
 
 def positive_blocks(dim: int) -> Blocks:
