@@ -132,7 +132,7 @@ def configurations(widths, archs, thorough):
                 yield rows.rows_forward, row, arch, dtype, table, dim, {}
                 yield rows.rows_backward, row, arch, dtype, table, dim, {}
                 for group in (16, 32, 64) if thorough else (64,):
-                    tile = blocks.tile_blocks(dim, DTYPES[dtype][0], DTYPES[table][0], group)
+                    tile = blocks.tile_blocks(dim, DTYPES[dtype][0], DTYPES[table][0], group, arch // 10)
                     yield tiles.tiles_forward, tile, arch, dtype, table, dim, {"SPLIT": False}
                     yield tiles.tiles_backward, tile, arch, dtype, table, dim, {}
                 yield tiles.positives_backward, positive, arch, dtype, table, dim, {}

@@ -44,7 +44,9 @@ def row_blocks(dim: int) -> Blocks:
     return Blocks(1, negatives, width, -(-dim // width), 8 if wide else 4)
 
 
-def tile_blocks(dim: int, dtype: torch.dtype, items: torch.dtype, group_rows: int) -> Blocks:
+def tile_blocks(
+    dim: int, dtype: torch.dtype, items: torch.dtype, group_rows: int, capability: int = 9
+) -> Blocks:
     """Returns the sizes for the kernels in which `group_rows` rows share their negatives.
 
     Args:
@@ -52,6 +54,7 @@ def tile_blocks(dim: int, dtype: torch.dtype, items: torch.dtype, group_rows: in
         dtype: what operands are rounded to.
         items: what the item table is stored in.
         group_rows: T.
+        capability: first number of the GPU's compute capability.
     """
     if dtype.itemsize == 4:
         # Products in float32 run without tensor cores, in registers.
@@ -59,9 +62,12 @@ def tile_blocks(dim: int, dtype: torch.dtype, items: torch.dtype, group_rows: in
         chunks = -(-dim // width)
         return Blocks(32, 32, width, chunks, 4 if chunks == 1 else 8)
     # Rows in chunks, and rows that are read in 32 bits, need more registers than whole ones in 16.
-    width = min(_power_of_two(dim), 256 if items.itemsize == 2 and dim <= 256 else 128)
-    rows = 16 if group_rows <= 16 else 64
-    return Blocks(rows, 32, width, -(-dim // width), 4 if rows == 16 or width <= 64 else 8)
+    whole = items.itemsize == 2 and dim <= 256 and capability >= 9
+    width = min(_power_of_two(dim), 256 if whole else 128)
+    chunks = -(-dim // width)
+    if group_rows <= 16:
+        return Blocks(16, 16, width, chunks, 4)
+    return Blocks(64, 32, width, chunks, 4 if width <= 64 else 8)
 
 
 def positive_blocks(dim: int) -> Blocks:

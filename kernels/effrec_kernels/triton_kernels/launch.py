@@ -87,7 +87,9 @@ def launch(kernel: Any, grid: tuple[int, ...], blocks: Blocks, arguments: Argume
 def blocks_of_tiles(problem: Problem) -> Blocks:
     """Returns what a program of the tile kernels takes of this problem."""
     dim, group_rows = problem.hidden.shape[1], groups_of(problem)["rows"]
-    return tile_blocks(dim, problem.compute_dtype, problem.items.dtype, group_rows)
+    device = problem.hidden.device
+    capability = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
+    return tile_blocks(dim, problem.compute_dtype, problem.items.dtype, group_rows, capability)
 
 
 def is_finer(tensor: Tensor, problem: Problem) -> bool:
