@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from effrec_cli.backbone import model_for
 from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.next_item import NextItemBatches, batch_size_for
-from effrec_cli.data.types import Int64, RecData
+from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.methods.base import Method
@@ -153,7 +153,7 @@ class CCE(Method):
     def _draws(self) -> Draws:
         """What negatives are drawn by, on the model's device; made from the training counts once."""
         if self._made_draws is None or self._made_draws.device != self._items.device:
-            self._made_draws = draws_for(self.config.method, self.data.train_counts(), self._items.device)
+            self._made_draws = draws_for(self.config.method, self.data, self._items.device)
         return self._made_draws
 
     @property
@@ -177,18 +177,18 @@ class CCE(Method):
         )
 
 
-def draws_for(settings: CCEConfig, counts: Int64, device: torch.device) -> Draws:
+def draws_for(settings: CCEConfig, data: RecData, device: torch.device) -> Draws:
     """Returns what the settings ask for, on `device`.
 
     Args:
         settings: of method cce.
-        counts: int64 [V], how often each item is in the training data.
+        data: whose training items are counted, where counts are needed.
         device: where the model is.
     """
     if settings.sampler != "popularity" and not _mixed(settings):
         return Draws(settings.sampler, None, device)
-    table = effrec_kernels.popularity(torch.from_numpy(counts), settings.popularity_power)
-    log_q = _mixed_log_q(settings, table, len(counts)).to(device) if _mixed(settings) else None
+    table = effrec_kernels.popularity(torch.from_numpy(data.train_counts()), settings.popularity_power)
+    log_q = _mixed_log_q(settings, table, data.num_items).to(device) if _mixed(settings) else None
     sampler = table.to(device) if settings.sampler == "popularity" else settings.sampler
     return Draws(sampler, log_q, device)
 

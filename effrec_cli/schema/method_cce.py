@@ -69,8 +69,9 @@ def cce_problems(own: CCEConfig) -> Iterator[Problem]:
         yield Problem("method.in_batch", what, fix=f"method.num_negatives={own.in_batch}")
     if own.sampler == "block" and (own.num_negatives % RUN or own.in_batch % RUN):
         what = f"sampler=block draws runs of {RUN} ids: a run in part would favour its first ids."
-        number, in_batch = (-(-value // RUN) * RUN for value in (own.num_negatives, own.in_batch))
-        yield Problem("method.sampler", what, fix=f"method.num_negatives={number} method.in_batch={in_batch}")
+        whole = {name: -(-getattr(own, name) // RUN) * RUN for name in ("num_negatives", "in_batch")}
+        changed = [f"method.{name}={value}" for name, value in whole.items() if value != getattr(own, name)]
+        yield Problem("method.sampler", what, fix=" ".join(changed))
     if own.correction in ("exact", "constant") and (own.sampler == "popularity" or own.in_batch):
         drawn = "sampler=popularity" if own.sampler == "popularity" else f"in_batch={own.in_batch}"
         what = f"correction={own.correction} is for uniform draws; with {drawn} it biases what is learnt."

@@ -4,6 +4,7 @@ import pytest
 import torch
 from effrec_kernels import (
     binary_cross_entropy_sampled,
+    chunks,
     evaluate,
     gbce,
     linear_cross_entropy,
@@ -11,6 +12,7 @@ from effrec_kernels import (
     sampled_cross_entropy_dense,
 )
 from effrec_kernels import picked as picked_module
+from effrec_kernels import shared as shared_module
 from kernel_cases import answer, make_case, oracle, relative, upstream_of
 from torch.autograd import grad, gradcheck
 from torch.utils.checkpoint import checkpoint
@@ -21,12 +23,15 @@ KERNELS = {
     "full": (linear_cross_entropy, {}),
     "binary": (binary_cross_entropy_sampled, {"num_negatives": 6}),
     "gbce": (gbce, {"num_negatives": 6}),
+    "tile": (sampled_cross_entropy, {"num_negatives": 6, "sharing": 3, "temperature": 0.8}),
+    "batch": (sampled_cross_entropy, {"num_negatives": 6, "sharing": "batch", "correction": "logq"}),
 }
 CATALOGUES = [10, 200]
 
 
 @pytest.fixture(params=KERNELS)
-def kernel(request):
+def kernel(request, monkeypatch):
+    monkeypatch.setattr(chunks, "FEW_SHARED_ROWS", 0)
     return KERNELS[request.param]
 
 
@@ -83,6 +88,7 @@ def test_only_what_is_asked_for_is_computed(device, monkeypatch, kernel, items, 
 
     with monkeypatch.context() as patch:
         patch.setattr(picked_module, "add_by_item", never)
+        patch.setattr(shared_module, "add_by_item", never)
         of_hidden, nothing = of_one(True)
         assert nothing is None
         assert torch.equal(of_hidden, both[1])
@@ -101,6 +107,7 @@ def test_without_gradients_there_is_a_loss_only(device, kernel, monkeypatch, how
     hidden, table = case.leaves() if how != "constants" else (case.hidden, case.items)
     for name in ("add_by_item", "row_mixtures", "push"):
         monkeypatch.delattr(picked_module, name)
+    monkeypatch.delattr(shared_module, "add_by_item")
     mode = {"no_grad": torch.no_grad, "inference": torch.inference_mode}.get(how, torch.enable_grad)
     with mode():
         value = loss(hidden, table, case.targets, **options)

@@ -300,6 +300,28 @@ def test_a_kernel_that_cannot_run_is_said_so(monkeypatch):
         _ = make(kernel="triton").kernel
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["cce_sampled", "tile", "popularity"])
+def test_two_hundred_steps_go_as_with_the_oracle(way):
+    """The loss curve of a model trained by the kernel and by the float64 reference, the same ids in both."""
+    curves = []
+    for kernel in ("torch", "reference"):
+        method = make(kernel=kernel, **WAYS[way])
+        batches = method.batches(method.data)
+        optimizer = make_optimizer(method.model.parameters(), OptimizerConfig(lr=0.01))
+        curve = []
+        for step in range(200):
+            epoch, position = divmod(step, batches.steps_per_epoch)
+            optimizer.zero_grad()
+            loss = method.loss(batches.batch(epoch, position, Share(), step))
+            loss.backward()
+            optimizer.step()
+            curve.append(loss.item())
+        curves.append(np.array(curve))
+    assert curves[0][-20:].mean() < 0.5 * curves[0][:20].mean()
+    np.testing.assert_allclose(curves[0], curves[1], rtol=2e-3)
+
+
 def ndcg(scorer, data):
     """Returns NDCG@10 of full ranking on the test cases, seen items left out."""
     items = torch.from_numpy(data.sequences.items).long().view(-1, LENGTH)
