@@ -30,8 +30,8 @@ def imported(path, *, top_level_only=False):
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield "." * node.level + node.module
 
 
 def _top_level(tree):
