@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import effrec_kernels
 import torch
@@ -21,6 +21,9 @@ from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.methods.base import Method
 from effrec_cli.schema.method_cce import RUN, SAMPLED, CCEConfig
+
+if TYPE_CHECKING:
+    from effrec_cli.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,15 @@ class CCE(Method):
             return effrec_kernels.sampled_cross_entropy_dense(**options)
         return effrec_kernels.sampled_cross_entropy(kernel=own.kernel, **options)
 
+    def fit(self, engine: Engine) -> None:
+        """Trains; what `model.packed=auto` comes to on this device is settled first, and written down."""
+        model = cast(Any, self.model)
+        if getattr(model, "packed", None) == "auto":
+            with engine.autocast():
+                packed = model.packs(self._items.device, self.config.run.compile)
+            model.packed = self.config.model.packed = packed
+        super().fit(engine)
+
     def scorer(self) -> SequenceScorer:
         """Returns what ranks the catalogue by the last hidden state."""
         length, items = self.config.model.max_length, self._items
@@ -164,10 +176,9 @@ class CCE(Method):
     def _rows(self, batch: Batch) -> Rows:
         """Returns the hidden states that have a target, and what they are scored against."""
         tensors = batch.tensors
-        hidden = self.model(tensors["inputs"], tensors["lengths"]).flatten(0, 1)
         valid = tensors["valid"]
         return Rows(
-            hidden.index_select(0, valid),
+            self.model(tensors["inputs"], tensors["lengths"], valid),
             self._items,
             tensors["targets"].flatten().index_select(0, valid),
             tensors["lengths"],

@@ -3,123 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
-EPS = {"pre": 1e-5, "post": 1e-5, "sasrec": 1e-8}
-"""LayerNorm's epsilon by norm variant; 1e-8 is the reference's (papers/cce section 3.1)."""
-
-
-class CausalAttention(nn.Module):
-    """Multi-head attention in which a position sees itself and what came before it.
-
-    Args:
-        dim: width D of inputs and outputs.
-        num_heads: heads; divides `dim`.
-        dropout: share of attention weights dropped in training.
-    """
-
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        """Returns [B, L, D] for queries [B, L, D] that see `context` [B, L, D] up to their own position."""
-        q, k, v = (self._heads(x) for x in self._project(queries, context))
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-        return self.out(mixed.transpose(1, 2).flatten(2))
-
-    def _project(self, queries: Tensor, context: Tensor) -> tuple[Tensor, ...]:
-        if queries is context:
-            return self.qkv(context).chunk(3, dim=-1)
-        dim = queries.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(queries, weight[:dim], bias[:dim])
-        return (q, *F.linear(context, weight[dim:], bias[dim:]).chunk(2, dim=-1))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with an activation between, at every position alone.
-
-    Args:
-        dim: width D of inputs and outputs.
-        width: width between the layers.
-        activation: `relu` or `gelu`.
-        dropout: share dropped between the layers in training.
-    """
-
-    def __init__(self, dim: int, width: int, activation: str, dropout: float) -> None:
-        super().__init__()
-        self.inner = nn.Linear(dim, width)
-        self.outer = nn.Linear(width, dim)
-        self.activation = ACTIVATIONS[activation]
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns [B, L, D] for x [B, L, D]."""
-        return self.outer(self.dropout(self.activation(self.inner(x))))
-
-
-class Block(nn.Module):
-    """Attention, then feed-forward, each with a residual and a LayerNorm placed as `norm` says.
-
-    - `pre`: `x + drop(f(LN(x)))`;
-    - `post`: `LN(x + drop(f(x)))`;
-    - `sasrec`: the reference's (papers/cce section 3.1): only queries are normed, and residuals add what was
-      normed: `q = LN(x); y = q + attention(q, x); z = LN(y); z + drop(ffn(z))`. It alone also drops
-      attention weights and between the feed-forward's layers: elsewhere that made training a third slower
-      and the model no better.
-
-    Args:
-        dim: width D.
-        num_heads: attention heads.
-        width: width of the feed-forward layer.
-        dropout: share dropped in training.
-        norm: `pre`, `post` or `sasrec`.
-        activation: `relu` or `gelu`.
-    """
-
-    def __init__(
-        self, dim: int, num_heads: int, width: int, dropout: float, norm: str, activation: str
-    ) -> None:
-        super().__init__()
-        inside = dropout if norm == "sasrec" else 0.0
-        self.attention = CausalAttention(dim, num_heads, inside)
-        self.ffn = FeedForward(dim, width, activation, inside)
-        self.attention_norm = nn.LayerNorm(dim, eps=EPS[norm])
-        self.ffn_norm = nn.LayerNorm(dim, eps=EPS[norm])
-        self.dropout = nn.Dropout(dropout)
-        self.apply_block = {"pre": self._pre, "post": self._post, "sasrec": self._sasrec}[norm]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns [B, L, D] for x [B, L, D]."""
-        return self.apply_block(x)
-
-    def _pre(self, x: Tensor) -> Tensor:
-        normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, normed))
-        return x + self.dropout(self.ffn(self.ffn_norm(x)))
-
-    def _post(self, x: Tensor) -> Tensor:
-        x = self.attention_norm(x + self.dropout(self.attention(x, x)))
-        return self.ffn_norm(x + self.dropout(self.ffn(x)))
-
-    def _sasrec(self, x: Tensor) -> Tensor:
-        queries = self.attention_norm(x)
-        normed = self.ffn_norm(queries + self.attention(queries, x))
-        return normed + self.dropout(self.ffn(normed))
+from effrec_cli.models.layout import Bucketed, Layout, Packed, Padded
+from effrec_cli.models.ragged import has_varlen
+from effrec_cli.models.transformer import EPS, Block
 
 
 class SASRec(nn.Module):
@@ -142,12 +33,16 @@ class SASRec(nn.Module):
         init_std: standard deviation of item and position vectors; None is Xavier-normal. All other matrices
             are Xavier-normal, biases 0.
         scale_embedding: multiply item vectors by sqrt(D) at the input.
+        packed: whether windows go through the layers without their padding; `auto` where that is faster (see
+            `packs`). Never what is computed.
 
     Attributes:
         tasks: the training tasks that can feed it.
+        causal: whether a position sees only itself and what came before it.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("next_item",)
+    causal: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -163,14 +58,16 @@ class SASRec(nn.Module):
         activation: str = "gelu",
         init_std: float | None = 0.02,
         scale_embedding: bool = False,
+        packed: Literal["auto", True, False] = "auto",
     ) -> None:
         super().__init__()
+        self.packed = packed
         width = max(1, round(ffn_ratio * dim))
         self.items = nn.Embedding(num_items, dim)
         self.positions = nn.Embedding(max_length, dim)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, width, dropout, norm, activation) for _ in range(num_layers)
+            Block(dim, num_heads, width, dropout, norm, activation, self.causal) for _ in range(num_layers)
         )
         self.final_norm = nn.Identity() if norm == "post" else nn.LayerNorm(dim, eps=EPS[norm])
         self.scale = math.sqrt(dim) if scale_embedding else 1.0
@@ -181,19 +78,55 @@ class SASRec(nn.Module):
         """The item table [V, D], input and head at once."""
         return self.items.weight
 
-    def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        """Returns hidden states [B, L, D]; the one at t foretells item t + 1.
+    def forward(
+        self, inputs: Tensor, lengths: Tensor, places: Tensor | None = None, tokens: Tensor | None = None
+    ) -> Tensor:
+        """Returns hidden states [B, L, D], or those at `places`, [m, D]; the one at t foretells item t + 1.
 
         Args:
             inputs: int64 [B, L] item row numbers, padded on the right with any valid row; L <= max_length.
             lengths: int64 [B] real items of each sequence.
+            places: int64 [m], which states are wanted, as flat places in [B, L]: only where items are.
+            tokens: int64 [T], the flat places of all items; None where `places` are all of them.
         """
-        column = torch.arange(inputs.shape[1], device=inputs.device)
-        real = (column < lengths[:, None]).unsqueeze(-1)
-        x = self.items(inputs) * self.scale
-        x = self.dropout(x.masked_fill(~real, 0.0) + self.positions.weight[: len(column)])
+        layout = self._layout(inputs, lengths, places if tokens is None else tokens)
+        x = self.dropout(self._look_up(layout.pick(inputs), layout.real) + self.positions(layout.columns))
         for block in self.blocks:
-            x = block(x)
+            x = block(x, layout)
+        return layout.states(self._head(x), places)
+
+    def packs(self, device: torch.device, compiled: bool = False) -> bool:
+        """Returns whether windows go through the layers without their padding.
+
+        `auto` does so on a CPU, unless compiled (rectangles change with the batch), and on a GPU for which
+        torch has the kernel: 16 bits, by the autocast that this is asked under, and no dropout on attention.
+
+        Args:
+            device: where the model is to run.
+            compiled: whether by `torch.compile`.
+        """
+        if self.packed != "auto":
+            return bool(self.packed)
+        if device.type != "cuda":
+            return device.type == "cpu" and not compiled
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else torch.float32
+        attention = cast(Block, self.blocks[0]).attention
+        return has_varlen(device, dtype, attention.head_dim, attention.dropout)
+
+    def _layout(self, inputs: Tensor, lengths: Tensor, tokens: Tensor | None) -> Layout:
+        if tokens is None or not len(inputs) or not self.packs(inputs.device):
+            return Padded.of(inputs, lengths)
+        if inputs.device.type == "cuda" and torch.is_grad_enabled():
+            return Packed.of(inputs, lengths, tokens)
+        return Bucketed.of(inputs, lengths)
+
+    def _look_up(self, items: Tensor, real: Tensor | None) -> Tensor:
+        """Returns the vectors of items [...], [..., D]; zeros where nothing is real."""
+        vectors: Tensor = self.items(items) * self.scale
+        return vectors if real is None else vectors.masked_fill(~real.unsqueeze(-1), 0.0)
+
+    def _head(self, x: Tensor) -> Tensor:
+        """Returns what is multiplied with the item table, from the last block's states."""
         return self.final_norm(x)
 
     def _initialise(self, init_std: float | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from effrec_cli.schema.fields import setting
 
@@ -26,6 +27,10 @@ class SASRecConfig:
         activation: `relu` or `gelu`.
         init_std: standard deviation of the item and position vectors; None is Xavier-normal, the paper's.
         scale_embedding: multiply item vectors by sqrt(D) at the input.
+        packed: whether windows go through the layers without their padding, which changes what it costs and
+            not what is computed: `true`, `false`, or `auto` for where it is faster: on a CPU without
+            `run.compile`, and on a GPU in 16 bits where torch's attention for it has all that is needed (no
+            dropout on attention weights). result.json says what it came to.
     """
 
     name: str = "sasrec"
@@ -39,3 +44,4 @@ class SASRecConfig:
     activation: str = setting("gelu", choices=("relu", "gelu"))
     init_std: float | None = setting(0.02, above=0)
     scale_embedding: bool = False
+    packed: Literal["auto", True, False] = "auto"

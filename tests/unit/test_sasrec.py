@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.evaluation.scorer import Histories
+from effrec_cli.models.layout import Padded
 from effrec_cli.models.sasrec import SASRec
 
 NORMS = ("pre", "post", "sasrec")
@@ -76,9 +77,14 @@ def test_the_filler_row_gets_no_gradient_from_padding(norm):
 
 def test_norm_variants_are_the_written_formulas():
     x = torch.randn(2, L, 16)
+    layout = Padded.of(*sequences(2))
     for norm in NORMS:
         block = make(norm).blocks[0]
-        a, f, ln1, ln2 = block.attention, block.ffn, block.attention_norm, block.ffn_norm
+
+        def a(queries, context, attention=block.attention):
+            return attention(queries, context, layout)
+
+        f, ln1, ln2 = block.ffn, block.attention_norm, block.ffn_norm
         if norm == "pre":
             y = x + a(ln1(x), ln1(x))
             expected = y + f(ln2(y))
@@ -88,7 +94,7 @@ def test_norm_variants_are_the_written_formulas():
         else:
             z = ln2(ln1(x) + a(ln1(x), x))
             expected = z + f(z)
-        torch.testing.assert_close(block(x), expected)
+        torch.testing.assert_close(block(x, layout), expected)
 
 
 def test_attention_is_torchs_own_multi_head_attention():
@@ -103,11 +109,12 @@ def test_attention_is_torchs_own_multi_head_attention():
         }
     )
     queries, context = torch.randn(3, L, 16), torch.randn(3, L, 16)
+    layout = Padded.of(*sequences(3))
     future = torch.ones(L, L, dtype=torch.bool).triu(1)
     expected, _ = theirs(queries, context, context, attn_mask=future)
-    torch.testing.assert_close(own(queries, context), expected)
+    torch.testing.assert_close(own(queries, context, layout), expected)
     same, _ = theirs(context, context, context, attn_mask=future)
-    torch.testing.assert_close(own(context, context), same)
+    torch.testing.assert_close(own(context, context, layout), same)
 
 
 @pytest.mark.parametrize(("norm", "ratio"), [("pre", 4.0), ("post", 1.0), ("sasrec", 2.0)])
