@@ -7,13 +7,21 @@ from .dispatch import KERNELS, KernelUnavailable, which_kernel
 from .linear import linear_cross_entropy
 from .popularity import Popularity, mixed_log_q, popularity
 from .rng import draw_negatives
+from .row_adam import AdamRule, Moments, RowAdam, adam_rows_
+from .row_sparse import RowSparse, coalesce
 from .sampled import sampled_cross_entropy
 
 __all__ = [
     "KERNELS",
+    "AdamRule",
     "KernelUnavailable",
+    "Moments",
     "Popularity",
+    "RowAdam",
+    "RowSparse",
+    "adam_rows_",
     "binary_cross_entropy_sampled",
+    "coalesce",
     "draw_negatives",
     "flops",
     "gbce",

@@ -60,6 +60,7 @@ class Frame:
     chunk_bytes: int | None = None
     kernel: str = "auto"
     deterministic: bool = False
+    sparse: bool = False
 
 
 def compute_dtype(hidden: Tensor) -> torch.dtype:
@@ -100,6 +101,8 @@ def sampled_problem(
     _check(hidden, items, targets, form, frame)
     rows, row_start = _rows(hidden, drawn.stream.row_offset)
     sharing = _sharing(hidden, drawn)
+    if frame.sparse:
+        checks.check_sparse(drawn.sharing, rows, frame.kernel)
     table = drawn.sampler if isinstance(drawn.sampler, Popularity) else None
     return Problem(
         hidden=hidden,
@@ -139,6 +142,7 @@ def _common(hidden: Tensor, form: Form, frame: Frame) -> dict[str, Any]:
         "ignore_index": frame.ignore_index,
         "chunk_bytes": frame.chunk_bytes or default_chunk_bytes(hidden.device),
         "deterministic": frame.deterministic,
+        "sparse": frame.sparse,
         "compute_dtype": compute_dtype(hidden),
     }
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import ops
 from .problem import PROBLEM_SIZE, Problem
+from .row_sparse import RowSparse
 
 _REFUSAL = (
     "the losses of effrec_kernels have no second derivative; kernel='reference' has one, and so has "
@@ -88,7 +89,11 @@ def _run_backward(ctx: Context, of_loss: Tensor | None, of_lse: Tensor | None) -
     flat = [next(saved) if value is None else value[0] for value in ctx.flat]
     wants = ctx.needs_input_grad[:2]
     given = torch.zeros_like(of_lse) if of_loss is None and of_lse is not None else of_loss
-    computed = ops.loss_rows_backward(*flat, given, of_lse, *wants)
+    if Problem(*flat).sparse and wants[1]:
+        of_hidden, rows, values = ops.loss_rows_backward_sparse(*flat, given, of_lse, wants[0])
+        computed = of_hidden, RowSparse(rows, values, len(flat[1])).gradient()
+    else:
+        computed = ops.loss_rows_backward(*flat, given, of_lse, *wants)
     gradients[:2] = [tensor if wanted else None for tensor, wanted in zip(computed, wants, strict=True)]
     return tuple(gradients)
 
@@ -104,6 +109,7 @@ def _refuse(ctx: Context, *_: Any) -> NoReturn:
 ops.loss_sum.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 ops.loss_rows.register_autograd(_run_backward, setup_context=_keep_inputs)
 ops.loss_rows_backward.register_autograd(_refuse, setup_context=_keep_nothing)
+ops.loss_rows_backward_sparse.register_autograd(_refuse, setup_context=_keep_nothing)
 ops.scaled.register_autograd(_refuse, setup_context=_keep_nothing)
 
 loss_sum, loss_rows = ops.loss_sum, ops.loss_rows

@@ -102,6 +102,19 @@ def check_sharing(sharing: str | int | Tensor, stride: int, hidden: Tensor, row_
         )
 
 
+def check_sparse(sharing: str | int | Tensor, rows: Tensor | None, kernel: str) -> None:
+    """Raises ValueError unless the rows of a sparse gradient are fewer than M N, and their number known."""
+    if isinstance(sharing, (str, int)) and sharing in ("row", 1):
+        raise ValueError(
+            "sparse=True wants negatives that rows share (sharing a number of 2 or more, boundaries or "
+            "'batch'): where each row draws its own, the gradient would hold M N rows"
+        )
+    if rows is not None and isinstance(sharing, int):
+        raise ValueError("sparse=True counts tiles from the first row: row_offset must be a number")
+    if kernel == "reference":
+        raise ValueError("sparse=True is of the kernels triton and torch; the reference's gradient is dense")
+
+
 def _check_boundaries(boundaries: Tensor, hidden: Tensor, row_offset: int | Tensor) -> None:
     if isinstance(row_offset, Tensor):
         raise ValueError("with boundaries rows are counted from the first: row_offset must be a number")

@@ -68,7 +68,8 @@ def choose_route(problem: Problem) -> Route:
     """Returns the cheapest route for the problem."""
     if problem.num_negatives == 0:
         return Full(problem)
-    if problem.sharing != "row" and rows_of_groups(problem) >= chunks.FEW_SHARED_ROWS:
+    many = rows_of_groups(problem) >= chunks.FEW_SHARED_ROWS
+    if problem.sharing != "row" and (many or problem.sparse):
         return Shared(problem)
     # Where a row draws an item twice, the dense way adds up in no fixed order on a GPU.
     ordered = problem.deterministic and not problem.hidden.is_cpu

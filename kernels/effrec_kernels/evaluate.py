@@ -57,7 +57,7 @@ def evaluate(problem: Problem, reduction: Reduction, return_lse: bool = False) -
     if problem.kernel == "torch" and not return_lse and _gradients_can_be_held(problem, reduction):
         total, _, _ = loss_sum(*problem.flat(), reduction.row_weights, *_wanted(problem))
         return reduction.divide(total, problem)
-    loss, lse = _ROWS[problem.kernel](problem)
+    loss, lse = (_sparse_rows if problem.sparse else _ROWS[problem.kernel])(problem)
     return (reduction(loss, problem), lse) if return_lse else reduction(loss, problem)
 
 
@@ -72,6 +72,12 @@ def _triton_rows(problem: Problem) -> tuple[Tensor, Tensor]:
     return fused_rows(problem)
 
 
+@torch.compiler.disable
+def _sparse_rows(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Returns the same outside of compiled graphs, which know no sparse tensors."""
+    return _ROWS[problem.kernel](problem)
+
+
 def _wanted(problem: Problem) -> tuple[bool, bool]:
     """Returns whether gradients by hidden states and by items are wanted."""
     enabled = torch.is_grad_enabled()
@@ -80,7 +86,7 @@ def _wanted(problem: Problem) -> tuple[bool, bool]:
 
 def _gradients_can_be_held(problem: Problem, reduction: Reduction) -> bool:
     """Returns whether forward may compute the gradients: one number flows back, and a table's worth fits."""
-    if reduction.kind == "none":
+    if reduction.kind == "none" or problem.sparse:
         return False
     if reduction.row_weights is not None and reduction.row_weights.requires_grad:
         return False

@@ -70,6 +70,16 @@ def num_tiles(row_start: int, num_rows: int, tile_rows: int, stride: int) -> int
     return stretch * stride + min(place, stride - 1) + 1 - first_tile(row_start, tile_rows, stride)
 
 
+def num_groups(problem: Problem) -> int:
+    """Returns how many sets of negatives groups of more than one row have, as `negatives_of` counts them."""
+    if problem.sharing == "batch":
+        return 1
+    if problem.sharing == "sequence":
+        assert problem.boundaries is not None
+        return len(problem.boundaries) - 1
+    return num_tiles(problem.row_start, len(problem.targets), problem.tile_rows, problem.tile_stride)
+
+
 def rows_of_groups(problem: Problem) -> float:
     """Returns how many rows a group has on average, as far as the host knows."""
     number = len(problem.targets)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .compute import computer
 from .objectives import Upstream
-from .parts import Sums
+from .parts import ItemRows, Sums
 from .problem import PROBLEM_SCHEMA, PROBLEM_SIZE, Problem
 
 
@@ -68,6 +68,17 @@ def _loss_rows_backward(*flat: Any) -> tuple[Tensor, Tensor]:
     return _or_empty(hidden, problem.hidden), _or_empty(items, problem.items)
 
 
+def _loss_rows_backward_sparse(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the gradient by hidden states, or an empty one; then ids and values of that by items."""
+    problem = Problem(*flat[:PROBLEM_SIZE])
+    of_loss, of_lse, wants_hidden = flat[PROBLEM_SIZE:]
+    hidden = _sums(problem, wants_hidden, False).hidden
+    rows = ItemRows.of(problem)
+    computer(problem.kernel)(problem, Upstream(of_loss, of_lse), Sums(hidden, None, rows))
+    of_hidden = None if hidden is None else hidden.to(problem.hidden.dtype)
+    return _or_empty(of_hidden, problem.hidden), rows.ids, rows.values.to(problem.items.dtype)
+
+
 def _scaled(stored: Tensor, scale: Tensor, like: Tensor) -> Tensor:
     """Returns `stored` times the number `scale` in the dtype of `like`: backward of `loss_sum`."""
     return (stored * scale).to(like.dtype)
@@ -90,6 +101,13 @@ loss_rows_backward = _define(
     mutates_args=(),
     schema=f"({PROBLEM_SCHEMA}, Tensor of_loss, Tensor? of_lse, bool wants_hidden, bool wants_items) "
     "-> (Tensor, Tensor)",
+)
+loss_rows_backward_sparse = _define(
+    "effrec_kernels::loss_rows_backward_sparse",
+    _loss_rows_backward_sparse,
+    mutates_args=(),
+    schema=f"({PROBLEM_SCHEMA}, Tensor of_loss, Tensor? of_lse, bool wants_hidden) "
+    "-> (Tensor, Tensor, Tensor)",
 )
 scaled = _define(
     "effrec_kernels::scaled",

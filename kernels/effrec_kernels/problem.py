@@ -50,6 +50,7 @@ class Problem:
         ignore_index: targets of this value have no loss.
         chunk_bytes: bound on the bytes of intermediates alive at a time.
         deterministic: whether the same bits must come out each time, whatever it costs.
+        sparse: whether the gradient by items holds rows alone.
         kernel: who computes, `torch`, `triton` or `reference`.
         compute_dtype: dtype that `hidden` and `items` are rounded to before arithmetic.
     """
@@ -78,6 +79,7 @@ class Problem:
     ignore_index: int
     chunk_bytes: int
     deterministic: bool
+    sparse: bool
     kernel: str
     compute_dtype: torch.dtype
 

@@ -36,6 +36,7 @@ def sampled_cross_entropy(
     normalizer: float | Tensor | None = None,
     return_lse: bool = False,
     deterministic: bool = False,
+    sparse: bool = False,
     chunk_bytes: int | None = None,
     kernel: str = "auto",
 ) -> Any:
@@ -71,6 +72,8 @@ def sampled_cross_entropy(
         normalizer: divides the sum in place of the count: the whole step's count where this is part of it.
         return_lse: return (loss, log-sum-exp [M]) instead, both differentiable.
         deterministic: the same bits in every run, whatever it costs.
+        sparse: give `items`, a parameter of its own, a gradient of the rows that were used alone: a sparse
+            tensor of G N + M rows for G groups (docs: sparse.md). For rows that share their negatives.
         chunk_bytes: bound on intermediates (at least one row's are made); None suits the device.
         kernel: `auto`, `torch`, `reference` or `triton`; never changes what is computed.
 
@@ -86,6 +89,6 @@ def sampled_cross_entropy(
     check_reduction(reduction, normalizer)
     stream = Stream(seed, step, rng_state, row_offset)
     drawn = Negatives(num_negatives, negatives, stream, sampler, sharing, sharing_stride, in_batch, log_q)
-    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel, deterministic)
+    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel, deterministic, sparse)
     problem = sampled_problem(hidden, items, targets, drawn, Form(correction, temperature), frame)
     return evaluate(problem, Reduction(reduction, row_weights, normalizer), return_lse)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from . import chunks
 from .candidates import correction_term
-from .groups import group_keys, grouped
+from .groups import group_keys, grouped, negatives_of
 from .objectives import Upstream, objective_
-from .parts import Part, Sums
+from .parts import ItemRows, Part, Sums
 from .picked import gather
 from .problem import Problem
 from .products import add_by_item, bmm, divide_, row_dots
@@ -57,6 +57,21 @@ class Grid:
         return spread if self.slots is None else spread.index_select(0, self.slots)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The negatives of a chunk's groups.
+
+    Attributes:
+        firsts: int64 [g], where in the chunk each group's first row is.
+        ids: int32 [g, N], safe to read.
+        outside: bool [g, N], slots that hold no item; None where all do.
+    """
+
+    firsts: Tensor
+    ids: Tensor
+    outside: Tensor | None
+
+
 class Shared:
     """Reads each group's negatives once; logits and both gradients are products of matrices.
 
@@ -95,30 +110,30 @@ class Shared:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
         _, sizes = group_keys(self.problem, part.at).unique_consecutive(return_counts=True)
         grid = Grid.of(sizes)
-        ids, outside = self._draw(part, sizes)
-        own, others = self._gather(part.targets), self._gather(ids)
+        drawn = self._draw(part, sizes)
+        own, others = self._gather(part.targets), self._gather(drawn.ids)
         hidden = grid.spread(part.hidden).view(*grid.shape, -1)
-        logits = self._logits(grid, part, ids, outside, bmm(hidden, others.transpose(1, 2)))
+        logits = self._logits(grid, part, drawn, bmm(hidden, others.transpose(1, 2)))
         logits[:, 0] = grid.spread(divide_(row_dots(own, part.hidden), self.problem.temperature))
         loss, lse = objective_(self.problem, logits, _spread(grid, part.upstream))
         if part.upstream is not None:
             slopes = logits.to(others.dtype)
             self._push_rows(grid, part, slopes, own, others, sums)
-            self._push_items(grid, part, slopes, ids, hidden, sums)
+            self._push_items(grid, part, slopes, drawn, hidden, sums)
         return grid.collect(loss), grid.collect(lse)
 
-    def _draw(self, part: Part, sizes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns the groups' ids [g, N], safe to read, and which of them are unused slots."""
+    def _draw(self, part: Part, sizes: Tensor) -> Drawn:
+        """Returns the groups' negatives."""
         problem = self.problem
         firsts = sizes.cumsum(0) - sizes
         ids = torch.empty(len(sizes), problem.num_negatives, dtype=torch.int32, device=sizes.device)
         fill_ids(problem, part.at.index_select(0, firsts), ids)
         if not problem.may_miss:
-            return ids, None
+            return Drawn(firsts, ids, None)
         outside = (ids < 0) | (ids >= len(problem.items))
         # Any item that is read anyway: what is left out must not bring in a row that no one drew.
         some = part.targets.index_select(0, firsts).to(ids.dtype)
-        return torch.where(outside, some[:, None], ids), outside
+        return Drawn(firsts, torch.where(outside, some[:, None], ids), outside)
 
     def _gather(self, ids: Tensor) -> Tensor:
         """Returns [..., D]: rows of the table in the working dtype."""
@@ -126,15 +141,13 @@ class Shared:
         out = torch.empty(ids.numel(), problem.items.shape[1], dtype=problem.working_dtype, device=ids.device)
         return gather(problem, ids, out)
 
-    def _logits(
-        self, grid: Grid, part: Part, ids: Tensor, outside: Tensor | None, products: Tensor
-    ) -> Tensor:
+    def _logits(self, grid: Grid, part: Part, drawn: Drawn, products: Tensor) -> Tensor:
         """Returns [g w, N + 1]: negatives' logits, -inf where unusable for the row; column 0 is left open."""
-        problem = self.problem
+        problem, ids = self.problem, drawn.ids
         targets = grid.spread(part.targets).view(*grid.shape, 1)
         unusable = ids[:, None, :] == targets
-        if outside is not None:
-            unusable |= outside[:, None, :]
+        if drawn.outside is not None:
+            unusable |= drawn.outside[:, None, :]
         logits = products.new_empty(*grid.shape, problem.num_negatives + 1, dtype=problem.accumulate_dtype)
         k = correction_term(problem, unusable, ids[:, None, :])
         torch.add(divide_(products, problem.temperature), k, out=logits[:, :, 1:])
@@ -152,17 +165,31 @@ class Shared:
         sums.hidden.index_copy_(0, part.at, mixed.addcmul_(of_positive, own.to(mixed.dtype)))
 
     def _push_items(
-        self, grid: Grid, part: Part, slopes: Tensor, ids: Tensor, hidden: Tensor, sums: Sums
+        self, grid: Grid, part: Part, slopes: Tensor, drawn: Drawn, hidden: Tensor, sums: Sums
     ) -> None:
         """Adds the gradients of the chunk's items: a row for each group's negative, then the positives'."""
-        if sums.items is None:
+        if sums.items is None and sums.rows is None:
             return
-        dtype, room = sums.items.dtype, self.problem.chunk_bytes
+        dtype, room = self.problem.accumulate_dtype, self.problem.chunk_bytes
         of_negatives = bmm(slopes[:, 1:].view(*grid.shape, -1).transpose(1, 2), hidden)
-        ones = torch.ones(ids.numel(), 1, dtype=dtype, device=ids.device)
-        add_by_item(sums.items, ids.view(-1, 1), ones, of_negatives.flatten(0, 1), room)
-        of_positive = grid.collect(slopes[:, :1]).to(dtype)
-        add_by_item(sums.items, part.targets.int()[:, None], of_positive, part.hidden.to(dtype), room)
+        of_positive, states = grid.collect(slopes[:, :1]).to(dtype), part.hidden.to(dtype)
+        if sums.rows is not None:
+            self._write_rows(part, drawn, of_negatives, sums.rows)
+            sums.rows.positives().index_copy_(0, part.at, of_positive * states)
+        if sums.items is not None:
+            ones = torch.ones(drawn.ids.numel(), 1, dtype=dtype, device=states.device)
+            add_by_item(sums.items, drawn.ids.view(-1, 1), ones, of_negatives.flatten(0, 1), room)
+            add_by_item(sums.items, part.targets.int()[:, None], of_positive, states, room)
+
+    def _write_rows(self, part: Part, drawn: Drawn, of_negatives: Tensor, rows: ItemRows) -> None:
+        """Puts the negatives of the chunk's groups in their slots; a group that was cut comes again."""
+        ids, sums = rows.negatives()
+        groups = negatives_of(self.problem, part.at.index_select(0, drawn.firsts))
+        found = drawn.ids.long()
+        if drawn.outside is not None:
+            found = torch.where(drawn.outside, ids.index_select(0, groups), found)
+        ids.index_copy_(0, groups, found)
+        sums.index_add_(0, groups, of_negatives)
 
 
 def _spread(grid: Grid, upstream: Upstream | None) -> Upstream | None:

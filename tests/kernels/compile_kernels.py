@@ -17,7 +17,8 @@ import torch
 import triton
 import triton.language as tl
 from effrec_kernels.triton_kernels import blocks
-from effrec_kernels.triton_kernels.device import rows, segments, tiles
+from effrec_kernels.triton_kernels.adam import adam_blocks
+from effrec_kernels.triton_kernels.device import adam, rows, segments, tiles
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -36,8 +37,25 @@ POINTERS = {
     "log_q": "*fp32", "thresholds": "*i32", "alias": "*i32", "loss": "*fp32", "lse": "*fp32",
     "shift": "*fp32", "of_loss": "*fp32", "of_lse": "*fp32", "of_items": "*fp32", "pair_ids": "*i32",
     "pair_slopes": "*fp32", "sorted_ids": "*i32", "order": "*i64", "slopes": "*fp32",
+    "table": "*fp32", "exp_avg": "*fp32", "exp_avg_sq": "*fp32", "row_steps": "*fp32", "values": "*fp32",
+    "grad_scale": "*fp32", "found_inf": "*fp32",
 }  # fmt: skip
-SCALARS = {"scale": "fp32", "constant": "fp32", "log_others": "fp32", "beta": "fp32"}
+SCALARS = dict.fromkeys(
+    [
+        "scale",
+        "constant",
+        "log_others",
+        "beta",
+        "lr",
+        "eps",
+        "weight_decay",
+        "gain1",
+        "gain2",
+        "decay1",
+        "decay2",
+    ],
+    "fp32",
+)
 ALIGNED = (
     "hidden",
     "items",
@@ -48,6 +66,13 @@ ALIGNED = (
     "hidden_row",
     "items_row",
     "source_row",
+    "table",
+    "exp_avg",
+    "exp_avg_sq",
+    "values",
+    "table_row",
+    "moment_row",
+    "values_row",
     "dim",
 )
 
@@ -72,6 +97,7 @@ def compile_one(kernel, chosen, arch, dtype, table, **given):
         "hidden_step": 1, "items_step": 1, "SAMPLER": "uniform", "EXACT": True, "BINARY": False, "RUN": 64,
         "TWO_WORDS": False, "COMPUTE": compute, "OPERAND": compute, "PRECISION": "ieee", "LAYOUT": "tiles",
         "SPLIT": table != dtype, "PARTS": 1, "BLOCK": chosen.rows, "source_step": 1,
+        "BY_ROW": False, "DECOUPLED": False, "table_step": 1, "moment_step": 1, "values_step": 1,
     } | sizes(chosen) | given  # fmt: skip
     constants = {
         name: value for name, value in options.items() if name in kernel.arg_names and not is_type(value)
@@ -139,6 +165,14 @@ def configurations(widths, archs, thorough):
                 yield segments.add_segments, blocks.segment_blocks(dim), arch, dtype, table, dim, {}
                 yield tiles.hidden_backward, positive, arch, dtype, table, dim, {"of_lse": "*fp32"}
     for arch in archs:
+        for dim in widths:
+            for decoupled in (False, True):
+                yield adam.move_rows, adam_blocks(dim), arch, "fp32", "fp32", dim, {
+                    "rows": "*i64", "DECOUPLED": decoupled
+                }  # fmt: skip
+            positive = blocks.positive_blocks(dim)
+            yield tiles.positives_backward, positive, arch, "bf16", "fp32", dim, {"BY_ROW": True}
+    for arch in archs:
         tile, row = blocks.tile_blocks(128, torch.bfloat16, torch.bfloat16, 64), blocks.row_blocks(128)
         for options in VARIANTS:
             forward = tiles.tiles_forward if "LAYOUT" in options else rows.rows_forward
@@ -171,6 +205,7 @@ VARIANTS = [
     {"LAYOUT": "tiles", "BINARY": True, "EXACT": False},
     {"LAYOUT": "batch", "SAMPLER": "given", "negatives": "*i64"},
     {"LAYOUT": "tiles", "pair_ids": "*i32"},
+    {"LAYOUT": "batch", "pair_ids": "*i64", "PARTS": 4},
 ]
 
 

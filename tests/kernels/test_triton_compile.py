@@ -37,7 +37,7 @@ def test_kernels_compile_without_spilling():
     kernels = {record["kernel"] for record in records}
     assert kernels == {
         "rows_forward", "rows_backward", "tiles_forward", "tiles_backward", "positives_backward",
-        "hidden_backward", "add_segments",
+        "hidden_backward", "add_segments", "move_rows",
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..parts import ItemRows
 from ..problem import Problem
 from .blocks import positive_blocks, row_blocks, segment_blocks
 from .device.rows import rows_backward
@@ -39,15 +40,37 @@ def backward_items(problem: Problem, results: Results, of_loss: Tensor, of_lse: 
     of_items = torch.zeros(problem.items.shape, dtype=torch.float32, device=problem.items.device)
     if len(problem.hidden) == 0:
         return of_items
-    arguments = arguments_of(problem) | {"loss": results.loss, "shift": results.shift}
-    arguments |= {"of_loss": of_loss, "of_lse": of_lse, "of_items": of_items}
-    arguments |= {"pair_ids": None, "pair_slopes": None, "first_row": 0, "first_local": 0}
+    arguments = _arguments(problem, results, of_loss, of_lse) | {"of_items": of_items}
     if is_by_row(problem):
         add = _rows_in_order if problem.deterministic else _rows
     else:
         add = _tiles_in_order if problem.deterministic else _tiles
     add(problem, arguments)
     return of_items
+
+
+def backward_item_rows(
+    problem: Problem, results: Results, of_loss: Tensor, of_lse: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Returns the same as rows, int64 [K] and float32 [K, D]: each group's negatives, then rows' targets.
+
+    Each sum has one writer where a group fills a program, or with `deterministic`; else its parts are added
+    by atomics.
+    """
+    rows = ItemRows.of(problem)
+    if len(problem.hidden):
+        arguments = _arguments(problem, results, of_loss, of_lse)
+        ids, sums = rows.negatives()
+        _tiles_only(problem, arguments | {"pair_ids": ids, "of_items": sums}, one_part=problem.deterministic)
+        _positives(problem, arguments | {"of_items": rows.positives(), "BY_ROW": True})
+    return rows.ids, rows.values
+
+
+def _arguments(problem: Problem, results: Results, of_loss: Tensor, of_lse: Tensor | None) -> Arguments:
+    return arguments_of(problem) | {
+        "loss": results.loss, "shift": results.shift, "of_loss": of_loss, "of_lse": of_lse,
+        "pair_ids": None, "pair_slopes": None, "first_row": 0, "first_local": 0, "BY_ROW": False,
+    }  # fmt: skip
 
 
 def _rows(problem: Problem, arguments: Arguments) -> None:
@@ -66,11 +89,20 @@ def _rows_in_order(problem: Problem, arguments: Arguments) -> None:
 
 
 def _tiles(problem: Problem, arguments: Arguments) -> None:
+    _tiles_only(problem, arguments)
+    _positives(problem, arguments)
+
+
+def _tiles_only(problem: Problem, arguments: Arguments, one_part: bool = False) -> None:
     blocks, groups = blocks_of_tiles(problem), groups_of(problem)
     columns = -(-arguments["num_negatives"] // blocks.negatives)
     parts = min(-(-groups["rows"] // blocks.rows), max(1, _WANTED_PROGRAMS // (groups["count"] * columns)))
+    parts = 1 if one_part else parts
     own = groups | {"SPLIT": is_finer(problem.items, problem), "PARTS": parts}
     launch(tiles_backward, (groups["count"], columns, blocks.chunks * parts), blocks, arguments | own)
+
+
+def _positives(problem: Problem, arguments: Arguments) -> None:
     sizes = positive_blocks(problem.hidden.shape[1])
     launch(positives_backward, (-(-len(problem.hidden) // sizes.rows), sizes.chunks), sizes, arguments)
 

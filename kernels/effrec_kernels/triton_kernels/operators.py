@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..problem import PROBLEM_SCHEMA, PROBLEM_SIZE, Problem
+from ..row_sparse import RowSparse
 from . import launch
-from .items import backward_items
+from .items import backward_item_rows, backward_items
 from .launch import Results
 
 _REFUSAL = (
@@ -44,6 +45,13 @@ def _run_backward_items(*flat: Any) -> Tensor:
     return backward_items(problem, results, of_loss, of_lse).to(problem.items.dtype)
 
 
+def _run_backward_item_rows(*flat: Any) -> tuple[Tensor, Tensor]:
+    """Returns ids and values of the gradient's rows, the values in the items' dtype."""
+    problem, (loss, shift, of_loss, of_lse) = Problem(*flat[:PROBLEM_SIZE]), flat[PROBLEM_SIZE:]
+    rows, values = backward_item_rows(problem, Results(loss, loss, shift, None), of_loss, of_lse)
+    return rows, values.to(problem.items.dtype)
+
+
 def _run_backward_hidden(*flat: Any) -> Tensor:
     """Returns the gradient by hidden states: each row's unit gradient times what flows into the row."""
     problem, (unit, of_loss, of_lse) = Problem(*flat[:PROBLEM_SIZE]), flat[PROBLEM_SIZE:]
@@ -62,6 +70,13 @@ _backward_items = _define(
     _run_backward_items,
     mutates_args=(),
     schema=f"({PROBLEM_SCHEMA}, Tensor loss, Tensor shift, Tensor of_loss, Tensor? of_lse) -> Tensor",
+)
+_backward_item_rows = _define(
+    "effrec_kernels::fused_backward_item_rows",
+    _run_backward_item_rows,
+    mutates_args=(),
+    schema=f"({PROBLEM_SCHEMA}, Tensor loss, Tensor shift, Tensor of_loss, Tensor? of_lse) "
+    "-> (Tensor, Tensor)",
 )
 _backward_hidden = _define(
     "effrec_kernels::fused_backward_hidden",
@@ -109,7 +124,10 @@ def _run_backward(ctx: Context, of_loss: Tensor | None, of_lse: Tensor | None, *
     of_lse = None if of_lse is None else of_lse.contiguous()
     if ctx.needs_input_grad[0]:
         gradients[0] = _backward_hidden(*flat, unit, of_loss, of_lse)
-    if ctx.needs_input_grad[1]:
+    if ctx.needs_input_grad[1] and Problem(*flat).sparse:
+        rows, values = _backward_item_rows(*flat, loss, shift, of_loss, of_lse)
+        gradients[1] = RowSparse(rows, values, len(flat[1])).gradient()
+    elif ctx.needs_input_grad[1]:
         gradients[1] = _backward_items(*flat, loss, shift, of_loss, of_lse)
     return tuple(gradients)
 
@@ -124,4 +142,5 @@ def _refuse(ctx: Context, *_: Any) -> NoReturn:
 
 _forward.register_autograd(_run_backward, setup_context=_keep)
 _backward_items.register_autograd(_refuse, setup_context=_keep_nothing)
+_backward_item_rows.register_autograd(_refuse, setup_context=_keep_nothing)
 _backward_hidden.register_autograd(_refuse, setup_context=_keep_nothing)

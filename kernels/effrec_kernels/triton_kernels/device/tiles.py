@@ -210,8 +210,8 @@ def tiles_backward(
     """Adds to `of_items` float32 [V, D], atomically, what a group's rows give a block of its negatives.
 
     Grid: (groups, blocks of negatives, CHUNKS * PARTS); the parts of a group take its blocks of rows in turn.
-    Where `pair_ids` [groups, N] is given, ids are written there (V where there is none) and sums [D] to
-    `of_items` [groups * N, D], to be added in a fixed order.
+    Where `pair_ids` [groups, N] is given, ids are written there (nothing where there is none) and sums [D] to
+    `of_items` [groups * N, D], which several parts of a group add to.
     """
     group, chunk = first_local + tl.program_id(0).to(tl.int64), tl.program_id(2) // PARTS
     key, begin, step, size = rows_of_group(
@@ -265,19 +265,24 @@ def tiles_backward(
     else:
         slot = tl.program_id(0).to(tl.int64) * num_negatives + first + tl.arange(0, BLOCK_N)
         tl.store(pair_ids + slot, ids, mask=exists)
-        tl.store(of_items + slot[:, None] * dim + places[None, :], mixed, mask=mask)
+        into = of_items + slot[:, None] * dim + places[None, :]
+        if PARTS == 1:
+            tl.store(into, mixed, mask=mask)
+        else:
+            tl.atomic_add(into, mixed, mask=mask, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def positives_backward(
     hidden, items, targets, loss, of_loss, of_lse, of_items, pair_slopes,
     num_rows, dim, ignore_index, scale, beta, hidden_row, hidden_step, items_row, items_step,
-    BINARY: tl.constexpr, COMPUTE: tl.constexpr,
+    BINARY: tl.constexpr, BY_ROW: tl.constexpr, COMPUTE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """Adds to `of_items`, atomically, what rows give their own targets. Grid: (blocks of rows, CHUNKS).
 
-    Where `pair_slopes` [M] is given, the factors of rows are written there instead.
+    Where `pair_slopes` [M] is given, the factors of rows are written there instead; with BY_ROW, what row i
+    gives to row i of `of_items` [M, D].
     """
     at = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     places = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -293,7 +298,12 @@ def positives_backward(
         slope = -upstream * others
         if of_lse is not None:
             slope += tl.load(of_lse + at, mask=live, other=0.0) * (1 - others)
-    if pair_slopes is None:
+    if BY_ROW:
+        own = read_rows(states, at, live, places, COMPUTE).to(tl.float32)
+        into = of_items + at[:, None] * dim + places[None, :]
+        mask = (at < num_rows)[:, None] & (places < dim)[None, :]
+        tl.store(into, own * (slope * scale)[:, None], mask=mask)
+    elif pair_slopes is None:
         own = read_rows(states, at, live, places, COMPUTE).to(tl.float32)
         into = of_items + target[:, None] * dim + places[None, :]
         mask = live[:, None] & (places < dim)[None, :]

@@ -1,0 +1,244 @@
+"""Adam for a table whose gradients are rows: what no row of a step stands for is neither read nor written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .dispatch import KERNELS, which_kernel
+from .row_sparse import RowSparse, coalesce
+
+
+@dataclass(frozen=True)
+class AdamRule:
+    """How Adam moves.
+
+    Attributes:
+        lr: learning rate.
+        betas: decay rates of the two moments.
+        eps: added to the root of the second.
+        weight_decay: L2 strength, for the rows of the step alone.
+        decoupled: shrink rows by lr * weight_decay (AdamW) in place of adding to the gradient.
+    """
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    decoupled: bool
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What Adam remembers of a table [V, D].
+
+    Attributes:
+        exp_avg: [V, D], mean of gradients.
+        exp_avg_sq: [V, D], mean of their squares.
+        row_steps: [V], how often each row was in a gradient, in the table's dtype.
+    """
+
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    row_steps: Tensor
+
+    @classmethod
+    def of(cls, table: Tensor) -> Moments:
+        """Returns those of a table that has not moved yet."""
+        return cls(torch.zeros_like(table), torch.zeros_like(table), table.new_zeros(len(table)))
+
+
+def adam_rows_(
+    table: Tensor,
+    moments: Moments,
+    gradient: RowSparse,
+    rule: AdamRule,
+    *,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    kernel: str = "auto",
+) -> None:
+    """Moves the rows of a gradient by Adam (arXiv 1412.6980), in place, and leaves all others alone.
+
+    For a row in the gradient, g its values and n the gradients it has been in, this one counted: m = b1 m +
+    (1-b1) g; v = b2 v + (1-b2) g^2; row -= lr m / (1 - b1^n) / (sqrt(v / (1 - b2^n)) + eps). A row that
+    is in every gradient moves as under dense Adam. Moments of the others do not decay, they do not move and
+    are not decayed: n counts a row's own steps, since that is how far its moments have come from 0.
+
+    Args:
+        table: float32 or float64 [V, D], no derivative is recorded.
+        moments: of the table.
+        gradient: each row once (`coalesce`); unused slots may hold V.
+        rule: how to move.
+        grad_scale: scalar on the device, divides gradients.
+        found_inf: scalar on the device; nothing at all changes where it is not 0.
+        kernel: `auto`, `triton` or `torch`. No kernel waits for the device, and on a GPU Triton's has no
+            workspace; PyTorch's holds about ten copies of the rows.
+
+    Raises:
+        KernelUnavailable: `kernel` cannot run here.
+    """
+    if len(gradient.rows) == 0:
+        return
+    with torch.no_grad():
+        if which_kernel(kernel, table) == "triton":
+            from .triton_kernels.adam import adam_rows
+
+            adam_rows(table, moments, gradient, rule, grad_scale, found_inf)
+        elif found_inf is None or not (found_inf.is_cpu and found_inf.item()):
+            _torch(table, moments, gradient, rule, grad_scale, found_inf)
+
+
+def _torch(
+    table: Tensor,
+    moments: Moments,
+    gradient: RowSparse,
+    rule: AdamRule,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+) -> None:
+    """Reads the rows of table and moments, moves them, and writes them back, or as they were if barred."""
+    rows, values, usable = _readable(gradient)
+    gone = ~usable if found_inf is None else ~usable | (found_inf != 0)
+    stored = (table, moments.exp_avg, moments.exp_avg_sq, moments.row_steps[:, None])
+    before = [tensor.index_select(0, rows) for tensor in stored]
+    after = _moved(before, values if grad_scale is None else values / grad_scale, rule)
+    for tensor, old, new in zip(stored, before, after, strict=True):
+        tensor.index_copy_(0, rows, torch.where(gone, old, new))
+
+
+def _readable(gradient: RowSparse) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns rows and values safe to read and write, and whether there are any at all, a bool scalar.
+
+    An unused slot becomes another of the first: both then write the same.
+    """
+    rows, values = gradient.rows, gradient.values
+    if rows.is_cpu and int(rows[-1]) < gradient.num_rows:
+        return rows, values, torch.ones((), dtype=torch.bool)
+    unused = rows >= gradient.num_rows
+    rows = torch.where(unused, rows[:1].clamp(max=gradient.num_rows - 1), rows)
+    return rows, torch.where(unused[:, None], values[:1], values), ~unused[0]
+
+
+def _moved(before: list[Tensor], values: Tensor, rule: AdamRule) -> tuple[Tensor, ...]:
+    """Returns rows, both moments and counts [K, 1] after a step with gradients `values`."""
+    table, mean, square, counts = before
+    beta1, beta2 = rule.betas
+    if rule.weight_decay and rule.decoupled:
+        table = table * (1 - rule.lr * rule.weight_decay)
+    elif rule.weight_decay:
+        values = values.add(table, alpha=rule.weight_decay)
+    counts = counts + 1
+    mean = torch.lerp(mean, values, 1 - beta1)
+    square = (square * beta2).addcmul_(values, values, value=1 - beta2)
+    # In float64: 1 - 0.999 has few digits in float32.
+    rate, spread = 1 - beta1 ** counts.double(), (1 - beta2 ** counts.double()).sqrt_()
+    roots = square.sqrt().div_(spread.to(square.dtype)).add_(rule.eps)
+    return table.addcmul(mean / roots, (-rule.lr / rate).to(mean.dtype)), mean, square, counts
+
+
+class RowAdam(Optimizer):
+    """Adam for tables whose gradients are row-sparse, as `sampled_cross_entropy(sparse=True)` makes them.
+
+    Semantics are those of `adam_rows_`: rows that a step's gradient does not hold stay as they are, with
+    their moments, whatever the weight decay. A gradient may hold a row several times. Like PyTorch's fused
+    optimizers it obeys `found_inf` and `grad_scale`, scalars on the device, set on it by a `GradScaler` or by
+    hand, and no step waits for the device.
+
+    Args:
+        params: tables, float32 or float64 [V, D].
+        lr: learning rate.
+        betas: decay rates of the moments.
+        eps: added to the root of the second.
+        weight_decay: L2 strength, for rows in the gradient.
+        decoupled: decay weights as AdamW does.
+        kernel: `auto`, `triton` or `torch`, who computes.
+
+    Raises:
+        ValueError: a setting is out of range, a parameter is no such table, or (in `step`) a gradient is
+            dense. TypeError: a parameter is of another dtype.
+    """
+
+    _step_supports_amp_scaling = True
+    takes_unused_rows = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        decoupled: bool = False,
+        kernel: str = "auto",
+    ) -> None:
+        if min(lr, eps, weight_decay) < 0 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(
+                "lr, eps and weight_decay must not be negative and betas lie in [0, 1), not "
+                f"{lr}, {eps}, {weight_decay} and {betas}"
+            )
+        if kernel not in KERNELS or kernel == "reference":
+            raise ValueError(f"kernel must be auto, triton or torch, not '{kernel}'")
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "decoupled": decoupled,
+        }
+        super().__init__(params, defaults)
+        self._kernel = kernel
+        for table in (one for group in self.param_groups for one in group["params"]):
+            _check_table(table)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Moves the rows that the tables' gradients hold; returns what `closure` does."""
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()
+        for group in self.param_groups:
+            betas = group["betas"][0], group["betas"][1]
+            rule = AdamRule(group["lr"], betas, group["eps"], group["weight_decay"], group["decoupled"])
+            for table in (one for one in group["params"] if one.grad is not None):
+                self._move(table, rule)
+        return result
+
+    def _move(self, table: Tensor, rule: AdamRule) -> None:
+        gradient = table.grad
+        if gradient is None or not gradient.is_sparse:
+            raise ValueError("RowAdam moves rows; this gradient is dense: use torch.optim.Adam for its table")
+        given = RowSparse.of(gradient)
+        adam_rows_(
+            table,
+            self._moments(table),
+            given if gradient.is_coalesced() else coalesce(given),
+            rule,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+            kernel=self._kernel,
+        )
+
+    def _moments(self, table: Tensor) -> Moments:
+        state = self.state[table]
+        if not state:
+            state.update(vars(Moments.of(table)))
+        return Moments(state["exp_avg"], state["exp_avg_sq"], state["row_steps"])
+
+
+def _check_table(table: Tensor) -> None:
+    """Raises ValueError or TypeError unless a parameter is a table that rows can be moved of."""
+    if table.dim() != 2:
+        raise ValueError(f"RowAdam moves tables [V, D], not a parameter of shape {list(table.shape)}")
+    if table.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"RowAdam wants a float32 or float64 table, not {table.dtype}: its updates are too small for "
+            "16 bits; keep the table in float32 and compute in 16 bits (autocast, or 16-bit hidden states)"
+        )

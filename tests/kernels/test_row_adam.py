@@ -1,0 +1,291 @@
+"""The row-wise Adam: lazy semantics, dense Adam where every row is touched, flags on the device, memory."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from effrec_kernels import AdamRule, Moments, RowAdam, RowSparse, adam_rows_, coalesce, sampled_cross_entropy
+
+V, D = 40, 6
+KINDS = [
+    pytest.param({}, id="adam"),
+    pytest.param({"weight_decay": 0.1}, id="L2"),
+    pytest.param({"weight_decay": 0.1, "decoupled": True}, id="adamw"),
+    pytest.param({"betas": (0.0, 0.5), "eps": 1e-3}, id="other betas"),
+]
+
+
+class Plain:
+    """The same written plainly: one row after the other, in float64."""
+
+    def __init__(self, table, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False):
+        self.table = table.detach().double().clone()
+        self.mean, self.square = torch.zeros_like(self.table), torch.zeros_like(self.table)
+        self.steps = [0] * len(table)
+        self.lr, self.betas, self.eps = lr, betas, eps
+        self.weight_decay, self.decoupled = weight_decay, decoupled
+
+    def step(self, gradient):
+        (b1, b2), lr = self.betas, self.lr
+        rows, values = gradient._indices()[0].tolist(), gradient._values().double()
+        for row in sorted(set(rows)):
+            g = sum(value for at, value in zip(rows, values, strict=True) if at == row)
+            if self.decoupled:
+                self.table[row] *= 1 - lr * self.weight_decay
+            else:
+                g = g + self.weight_decay * self.table[row]
+            self.steps[row] += 1
+            n = self.steps[row]
+            self.mean[row] = b1 * self.mean[row] + (1 - b1) * g
+            self.square[row] = b2 * self.square[row] + (1 - b2) * g * g
+            root = (self.square[row] / (1 - b2**n)).sqrt() + self.eps
+            self.table[row] -= lr * self.mean[row] / (1 - b1**n) / root
+
+
+def draws(seed=0, slots=12, rows=V, dim=D):
+    """Yields gradients in which rows stand several times, or not at all."""
+    draw = torch.Generator().manual_seed(seed)
+    while True:
+        at = (torch.rand(slots, generator=draw) ** 3 * rows).long()
+        yield RowSparse(at, torch.randn(slots, dim, generator=draw), rows).gradient()
+
+
+def table(dtype=torch.float32, rows=V, dim=D):
+    values = torch.randn(rows, dim, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    return torch.nn.Parameter(values.to(dtype))
+
+
+def relative(found, true):
+    found, true = found.detach().double(), true.detach().double()
+    return float((found - true).norm() / true.norm())
+
+
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hundred_steps_end_where_the_plain_way_ends(kind, kernel):
+    pytest.importorskip("triton")
+    moving = table()
+    ours, plain = RowAdam([moving], lr=0.01, kernel=kernel, **kind), Plain(moving, lr=0.01, **kind)
+    gradients = draws()
+    for _ in range(100):
+        moving.grad = next(gradients)
+        plain.step(moving.grad)
+        ours.step()
+    state = ours.state[moving]
+    assert relative(moving, plain.table) <= 2e-6
+    assert relative(state["exp_avg"], plain.mean) <= 1e-5
+    assert relative(state["exp_avg_sq"], plain.square) <= 1e-5
+    assert state["row_steps"].tolist() == plain.steps
+
+
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_dense_adam_where_every_row_is_touched(kind, kernel):
+    pytest.importorskip("triton")
+    options = {name: value for name, value in kind.items() if name != "decoupled"}
+    dense = torch.optim.AdamW if kind.get("decoupled") else torch.optim.Adam
+    rows, whole = table(), table()
+    whole = torch.nn.Parameter(whole.detach(), requires_grad=True)
+    ours = RowAdam([rows], lr=0.01, kernel=kernel, **kind)
+    theirs = dense([whole], lr=0.01, **{"weight_decay": 0.0, **options})
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        values, order = torch.randn(V, D, generator=draw), torch.randperm(V, generator=draw)
+        rows.grad = RowSparse(order, values, V).gradient()
+        whole.grad = rows.grad.to_dense()
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(rows, whole, rtol=2e-6, atol=1e-6)
+
+
+def test_rows_without_a_gradient_stay_as_they_are():
+    moving = table()
+    optimizer = RowAdam([moving], lr=0.1, weight_decay=0.5, decoupled=True)
+    for at in ([1, 5], [5, 9]):
+        moving.grad = RowSparse(torch.tensor(at), torch.ones(2, D), V).gradient()
+        before = {name: one.clone() for name, one in {**optimizer.state[moving], "table": moving}.items()}
+        optimizer.step()
+        others = torch.ones(V, dtype=torch.bool)
+        others[at] = False
+        for name, one in before.items():
+            after = moving if name == "table" else optimizer.state[moving][name]
+            assert torch.equal(after[others], one[others]), name
+            assert not torch.equal(after[at], one[at]), name
+    assert optimizer.state[moving]["row_steps"].nonzero().flatten().tolist() == [1, 5, 9]
+
+
+def test_a_rows_first_step_is_one_learning_rate_whenever_it_comes():
+    """Counting all steps would make it lr (1 - b1) / sqrt(1 - b2): 3.2 times as far."""
+    moving = table()
+    optimizer = RowAdam([moving], lr=0.01)
+    for _ in range(50):
+        moving.grad = RowSparse(torch.tensor([1]), torch.ones(1, D), V).gradient()
+        optimizer.step()
+    before = moving.detach().clone()
+    moving.grad = RowSparse(torch.tensor([2]), torch.full((1, D), -7.0), V).gradient()
+    optimizer.step()
+    torch.testing.assert_close(moving[2] - before[2], torch.full((D,), 0.01), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
+@pytest.mark.parametrize("dim", [1, 16, 300])
+def test_unused_slots_scales_and_flags(kernel, dim):
+    """Slots that hold V move nothing, gradients are divided by the scale, a flag bars the whole step."""
+    pytest.importorskip("triton")
+    full, slotted = table(dim=dim), table(dim=dim)
+    one, other = RowAdam([full], lr=0.01, kernel="torch"), RowAdam([slotted], lr=0.01, kernel=kernel)
+    gradients = draws(dim=dim)
+    one.grad_scale = other.grad_scale = torch.tensor(8.0)
+    for step in range(10):
+        one.found_inf = other.found_inf = torch.tensor(float(step == 4))
+        full.grad = next(gradients)
+        slotted.grad = coalesce(full.grad, compact=False).gradient(coalesced=True)
+        assert (slotted.grad._indices() == V).any()
+        before = slotted.detach().clone()
+        one.step()
+        other.step()
+        assert torch.equal(before, slotted) == (step == 4)
+    torch.testing.assert_close(full, slotted, rtol=1e-6, atol=1e-7)
+    assert torch.equal(one.state[full]["row_steps"], other.state[slotted]["row_steps"])
+
+
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
+def test_a_gradient_without_a_single_row_moves_nothing(kernel):
+    pytest.importorskip("triton")
+    moving = table()
+    before, moments = moving.detach().clone(), Moments.of(moving.detach())
+    rule = AdamRule(0.1, (0.9, 0.999), 1e-8, 0.1, False)
+    for slots in (0, 3):
+        empty = RowSparse(torch.full((slots,), V), torch.zeros(slots, D), V)
+        adam_rows_(moving, moments, empty, rule, kernel=kernel)
+    assert torch.equal(moving, before)
+    assert not moments.row_steps.any()
+
+
+def test_two_runs_give_the_same_bits_also_over_a_saved_state():
+    def run(saved_at=None):
+        moving, gradients = table(), draws(3)
+        optimizer = RowAdam([moving], lr=0.01)
+        for step in range(20):
+            if step == saved_at:
+                state = copy.deepcopy(optimizer.state_dict())
+                optimizer = RowAdam([moving], lr=0.01)
+                optimizer.load_state_dict(state)
+            moving.grad = next(gradients)
+            optimizer.step()
+        return moving.detach()
+
+    assert torch.equal(run(), run())
+    assert torch.equal(run(), run(saved_at=7))
+
+
+def tied(sparse, steps=100, every=1):
+    """Trains a tied table: states are looked-up rows, moved by a layer, scored against the same table."""
+    items = 60
+    weights = table(torch.float64, items, 8)
+    layer = torch.nn.Parameter(torch.eye(8, dtype=torch.float64))
+    dense = torch.optim.Adam([layer], lr=0.01)
+    rows = RowAdam([weights], lr=0.01)
+    draw = torch.Generator().manual_seed(1)
+    plain = Plain(weights, lr=0.01)
+    for step in range(steps):
+        for micro in range(every):
+            inputs, targets = torch.randint(items, (2, 24), generator=draw)
+            hidden = F.embedding(inputs, weights, sparse=sparse) @ layer
+            options = {"sharing": 8, "num_negatives": 5, "step": every * step + micro}
+            sampled_cross_entropy(hidden, weights, targets, sparse=sparse, **options).backward()
+        if sparse:
+            rows.step()
+        else:
+            touched = weights.grad.abs().sum(1).nonzero().flatten()
+            plain.step(RowSparse(touched, weights.grad[touched], items).gradient())
+            with torch.no_grad():
+                weights.copy_(plain.table)
+        dense.step()
+        weights.grad = layer.grad = None
+    return weights.detach(), layer.detach()
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_hundred_steps_of_a_tied_table_equal_the_lazy_reference_on_dense_gradients(every):
+    """Head, look-up and micro-batches: what autograd adds up as rows moves as what it adds up densely."""
+    for found, true in zip(tied(True, every=every), tied(False, every=every), strict=True):
+        assert relative(found, true) <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"lr": -1}, ValueError, "negative"),
+        ({"betas": (0.9, 1.0)}, ValueError, "betas"),
+        ({"kernel": "reference"}, ValueError, "kernel"),
+        ({"params": torch.nn.Parameter(torch.zeros(3))}, ValueError, r"\[V, D\]"),
+        ({"params": torch.nn.Parameter(torch.zeros(3, 2, dtype=torch.bfloat16))}, TypeError, "float32"),
+    ],
+)
+def test_bad_arguments(options, error, words):
+    options = {"params": table(), **options}
+    with pytest.raises(error, match=words):
+        RowAdam([options.pop("params")], **options)
+
+
+def test_a_dense_gradient_is_refused():
+    moving = table()
+    moving.grad = torch.ones_like(moving)
+    with pytest.raises(ValueError, match="dense"):
+        RowAdam([moving]).step()
+
+
+PROGRAM = """
+import json, resource, sys
+import torch, torch.nn.functional as F
+from effrec_kernels import RowAdam, sampled_cross_entropy
+torch.set_num_threads(1)
+items, dim, sparse = 1_000_000, 16, json.loads(sys.argv[1])
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def step(table, optimizer, number):
+    draw = torch.Generator().manual_seed(number)
+    inputs, targets = torch.randint(len(table), (2, 256), generator=draw)
+    hidden = F.embedding(inputs, table, sparse=sparse) * 2
+    sampled_cross_entropy(
+        hidden, table, targets, sharing=64, num_negatives=255, step=number, sparse=sparse
+    ).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+def made(rows):
+    table = torch.nn.Parameter(torch.full((rows, dim), 0.01))
+    return table, RowAdam([table]) if sparse else torch.optim.Adam([table], fused=True)
+small = made(10_000)
+for number in range(3):
+    step(*small, number)
+before = peak()
+table, optimizer = made(items)
+for number in range(3):
+    step(table, optimizer, number)
+print((peak() - before) / (items * dim * 4))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory of a process in KiB is Linux's")
+def test_a_large_table_costs_itself_and_two_moments():
+    """Peak memory of a process of its own, in tables: at most 3, and no gradient of that size.
+
+    Moments of rows that were never touched may not even be in memory.
+    """
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "kernels")}
+    environment |= {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+
+    def tables(sparse):
+        command = [sys.executable, "-c", PROGRAM, json.dumps(sparse)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return float(done.stdout)
+
+    assert 1 <= tables(True) <= 3.3
+    assert tables(False) >= 4
