@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Places of a sorted gradient that one worker sums at most.
+PIECE = 64
+
 
 @dataclass(frozen=True)
 class RowSparse:
@@ -48,9 +51,9 @@ class RowSparse:
 def coalesce(gradient: Tensor | RowSparse, *, compact: bool | None = None) -> RowSparse:
     """Returns the gradient with each row once: rows rise, and what stood for one row is summed.
 
-    Sums are made in the order of the slots, so the same bits come out each time, on a CPU as on a GPU. Each
-    run of equal rows is summed by one worker; there are no atomics. Workspace: about 60 bytes a slot besides
-    the result.
+    Sums are made in an order that the slots alone decide, without atomics: the same bits come out each time.
+    Workspace: about 60 bytes a slot besides the result, and K slots already added up in part where `compact`
+    is False.
 
     Args:
         gradient: a sparse [V, D] tensor, or its rows; K slots.
@@ -65,13 +68,17 @@ def coalesce(gradient: Tensor | RowSparse, *, compact: bool | None = None) -> Ro
         rows, order = _without_unused(rows, order, given.num_rows)
         starts = _first_of_run(rows).nonzero().squeeze(1)
         found = rows.index_select(0, starts)
-    else:
-        starts = torch.searchsorted(
-            _first_of_run(rows).cumsum(0) - 1, torch.arange(len(rows), device=rows.device)
-        )
-        used = starts < len(rows)
-        found = rows.index_select(0, starts.clamp(max=len(rows) - 1)).masked_fill_(~used, given.num_rows)
-    return RowSparse(found, _run_sums(given.values, order, starts), given.num_rows)
+        return RowSparse(found, _bags(given.values, order, starts), given.num_rows)
+    first = _first_of_run(rows)
+    starts = _places(first)
+    used = starts < len(rows)
+    found = rows.index_select(0, starts.clamp(max=len(rows) - 1)).masked_fill_(~used, given.num_rows)
+    return RowSparse(found, _run_sums(given.values, order, first, starts), given.num_rows)
+
+
+def _places(marks: Tensor) -> Tensor:
+    """Returns int64 [K]: where the marks among K are, in order; K behind the last of them."""
+    return torch.searchsorted(marks.cumsum(0) - 1, torch.arange(len(marks), device=marks.device))
 
 
 def _first_of_run(rows: Tensor) -> Tensor:
@@ -87,13 +94,35 @@ def _without_unused(rows: Tensor, order: Tensor, num_rows: int) -> tuple[Tensor,
     return rows[:used], order[:used]
 
 
-def _run_sums(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
-    """Returns [len(starts), D]: sums of the runs of values[order] that begin at `starts`; empty ones are 0.
+def _run_sums(values: Tensor, order: Tensor, first: Tensor, starts: Tensor) -> Tensor:
+    """Returns [K, D]: sums of the runs of values[order] that begin at `starts`; those at K are empty.
 
-    A run reaches to where the next begins. Sums are made in float32, or float64 for such values.
+    A run is cut at every 64th place and its pieces are summed, then the pieces: the thousands of slots that a
+    popular item may have are not one worker's.
+
+    Args:
+        values: [K, D].
+        order: int64 [K].
+        first: bool [K], where runs begin.
+        starts: int64 [K], the same as numbers.
+    """
+    at = torch.arange(len(order), device=order.device)
+    begins = first | (at % PIECE == 0)
+    pieces = _bags(values, order, _places(begins))
+    number = begins.cumsum(0) - 1
+    count = number[-1:] + 1
+    of_runs = torch.where(starts < len(at), number.index_select(0, starts.clamp(max=len(at) - 1)), count)
+    return _bags(pieces, at, torch.cat([of_runs, count]), last=True)
+
+
+def _bags(values: Tensor, order: Tensor, starts: Tensor, *, last: bool = False) -> Tensor:
+    """Returns sums of values[order] from each of `starts` to the next, [len(starts), D]; empty ones are 0.
+
+    With `last` the last of the starts is only an end. Sums are made in float32, or float64 for such values.
     """
     if len(starts) == 0:
         return values.new_zeros(0, values.shape[1])
     wide = values if values.dtype == torch.float64 else values.float()
     with torch.autocast(values.device.type, enabled=False):
-        return torch.embedding_bag(wide, order, starts, False, 0)[0].to(values.dtype)
+        bags = torch.embedding_bag(wide, order, starts, False, 0, False, None, last)
+    return bags[0].to(values.dtype)

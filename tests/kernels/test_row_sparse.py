@@ -171,7 +171,7 @@ def test_no_second_derivative():
 
 @pytest.mark.parametrize("compact", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("slots", [0, 1, 7, 300])
+@pytest.mark.parametrize("slots", [0, 1, 7, 300, 4000])
 def test_coalescing_sums_each_row_once(slots, dtype, compact, device):
     num_rows = 40
     draw = torch.Generator().manual_seed(slots)
