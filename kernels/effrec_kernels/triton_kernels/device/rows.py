@@ -92,7 +92,8 @@ def rows_forward(
             total = total * rescale + weights
             mixed *= rescale[:, None]
             peak = highest
-        used += usable.to(tl.int32)
+        if EXACT:
+            used += usable.to(tl.int32)
         if unit is not None:
             mixed += weights[:, None] * mine
     if BINARY:
