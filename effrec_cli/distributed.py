@@ -65,6 +65,22 @@ class World:
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Returns the ranks' tensors, all of one shape [n, ...], one after the other: [size n, ...]."""
+        if self.size == 1:
+            return tensor
+        together = tensor.new_empty(self.size * len(tensor), *tensor.shape[1:])
+        dist.all_gather_into_tensor(together, tensor.contiguous())
+        return together
+
+    def most(self, numbers: list[int]) -> list[int]:
+        """Returns for each number the largest that any rank has."""
+        if self.size == 1 or not numbers:
+            return numbers
+        found = torch.tensor(numbers)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.host_group)
+        return [int(number) for number in found.tolist()]
+
     def agree(self, flags: list[bool]) -> list[bool]:
         """Returns for each flag whether any rank has raised it; all ranks learn the same."""
         if self.size == 1:

@@ -69,7 +69,7 @@ class Memory:
 
     Attributes:
         weights: all parameters and buffers.
-        gradients: of the trainable parameters.
+        gradients: of the trainable parameters; of a table that gets rows, about those of a step.
         optimizer: its state.
         activations: kept from forward to backward, for one micro-batch; None where not tried.
         total: of these.
@@ -182,12 +182,14 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     with torch.device("meta"):
         model = method.build(data)
     trainable = [each for each in model.parameters() if each.requires_grad]
+    rows = method.row_sparse(model)
+    dense = [each for each in trainable if each not in rows]
     weights = _bytes([*model.parameters(), *model.buffers()])
     activations = None
     if weights <= LARGEST_WEIGHTS_BYTES and data.num_items <= LARGEST_CATALOGUE:
         method.build(data).to(device)
         activations = _activations(method, method.batches(data), device)
-    gradients, state = _bytes(trainable), _optimizer_bytes(method, model)
+    gradients, state = _bytes(dense) + _row_bytes(rows), _optimizer_bytes(method, model)
     total = weights + gradients + state + (activations or 0)
     counts = {
         "all": sum(each.numel() for each in model.parameters()),
@@ -202,10 +204,19 @@ def _bytes(tensors: list[Tensor]) -> int:
     return sum(each.numel() * each.element_size() for each in tensors)
 
 
-def _optimizer_bytes(method: Method, model: nn.Module) -> int:
-    """Returns the state of Adam and its kin, two numbers a weight; plain SGD keeps none."""
-    kinds = {"SGD": 0}
+def _row_bytes(rows: dict[Tensor, int]) -> int:
+    """Returns the bytes of row-sparse gradients: a step's slots, and the sums by row."""
     return sum(
+        slots * (2 * each.shape[1] * each.element_size() + torch.int64.itemsize)
+        for each, slots in rows.items()
+    )
+
+
+def _optimizer_bytes(method: Method, model: nn.Module) -> int:
+    """Returns the state of Adam and its kin, two numbers a weight (and one a row); plain SGD keeps none."""
+    kinds = {"SGD": 0}
+    counts = sum(len(each) * each.element_size() for each in method.row_sparse(model))
+    return counts + sum(
         kinds.get(type(optimizer).__name__, 2) * _bytes(group["params"])
         for optimizer in method.optimizers(model)
         for group in optimizer.param_groups

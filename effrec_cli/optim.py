@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
+from effrec_kernels import RowAdam
 from torch import Tensor
 
 from effrec_cli.schema import OptimizerConfig
+
+
+def make_optimizers(
+    params: Iterable[Tensor], config: OptimizerConfig, row_sparse: Collection[Tensor] = ()
+) -> list[torch.optim.Optimizer]:
+    """Returns what moves `params`: `make_optimizer`, and `RowAdam` for tables whose gradients are rows.
+
+    Args:
+        params: what to move.
+        config: of both alike; RowAdam decays weights of the rows of a step alone.
+        row_sparse: those of `params` that get row-sparse gradients; the name must then be `adam` or `adamw`.
+    """
+    tables = set(row_sparse)
+    rest = [param for param in params if param not in tables]
+    made = [make_optimizer(rest, config)] if rest else []
+    if tables:
+        made.append(
+            RowAdam(
+                row_sparse,
+                config.lr,
+                (config.betas[0], config.betas[1]),
+                config.eps,
+                config.weight_decay,
+                decoupled=config.name == "adamw",
+            )
+        )
+    return made
 
 
 def make_optimizer(params: Iterable[Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from effrec_kernels import RowSparse, coalesce
 from torch import Tensor
 
 from effrec_cli.distributed import World
-from effrec_cli.errors import ConfigError
 from effrec_cli.loop.finite import FiniteGuard
 from effrec_cli.precision import LossScaler, autocast, resolve_precision
 
@@ -45,6 +46,8 @@ class Primitives:
         self._clip_norm = clip_norm
         self._groups = [(group, group["lr"]) for one in optimizers for group in one.param_groups]
         self._parameters = list(dict.fromkeys(p for group, _ in self._groups for p in group["params"]))
+        by_rows = (one for one in optimizers if getattr(one, "takes_unused_rows", False))
+        self._moved_by_rows = {p for one in by_rows for group in one.param_groups for p in group["params"]}
 
     def set_rates(self, share: float) -> None:
         """Sets every group's learning rate to its own initial one times `share`."""
@@ -75,7 +78,9 @@ class Primitives:
         """
         if self.world.size > 1:
             self._fill_missing()
-            self.world.sum_([*self._gradients(), self.guard.loss])
+            self._gather_rows()
+            dense = [p.grad for p in self._parameters if p.grad is not None and not p.grad.is_sparse]
+            self.world.sum_([*dense, self.guard.loss])
         if self.scaler is not None:
             self.scaler.unscale(self._gradients())
 
@@ -116,25 +121,53 @@ class Primitives:
             parameter.grad = None
 
     def _gradients(self) -> list[Tensor]:
-        """Returns the gradients' values; a sparse gradient's are those of its non-zero rows."""
-        return [_values(parameter) for parameter in self._parameters if parameter.grad is not None]
+        """Returns the gradients' values; a sparse gradient's are those of its rows, each row once."""
+        return [self._values(parameter) for parameter in self._parameters if parameter.grad is not None]
+
+    def _values(self, parameter: Tensor) -> Tensor:
+        gradient = parameter.grad
+        assert gradient is not None
+        if not gradient.is_sparse:
+            return gradient
+        if not gradient.is_coalesced():  # rows met twice are added up, so that the norm is right
+            self._keep_rows(parameter, RowSparse.of(gradient))
+        assert parameter.grad is not None
+        return parameter.grad._values()
+
+    def _keep_rows(self, parameter: Tensor, rows: RowSparse) -> None:
+        """Makes rows the parameter's gradient, each once.
+
+        Only an optimizer that knows unused slots may be given some; for others a GPU is waited for.
+        """
+        compact = None if parameter in self._moved_by_rows else True
+        parameter.grad = coalesce(rows, compact=compact).gradient(coalesced=True)
+
+    def _gather_rows(self) -> None:
+        """Gives each row-sparse gradient the rows of all ranks.
+
+        How many slots a rank has the hosts tell each other; those missing to the most are unused.
+        """
+        sparse = [p for p in self._parameters if p.grad is not None and p.grad.is_sparse]
+        mine = [coalesce(p.grad) for p in sparse]
+        most = self.world.most([len(one.rows) for one in mine])
+        for parameter, own, slots in zip(sparse, mine, most, strict=True):
+            missing = slots - len(own.rows)
+            rows = self.world.gather(F.pad(own.rows, (0, missing), value=own.num_rows))
+            values = self.world.gather(F.pad(own.values, (0, 0, 0, missing)))
+            self._keep_rows(parameter, RowSparse(rows, values, own.num_rows))
 
     def _fill_missing(self) -> None:
         """Gives each parameter that has a gradient on any rank one on this rank, too."""
-        if any(p.grad is not None and p.grad.is_sparse for p in self._parameters):
-            raise ConfigError(
-                "Sparse gradients cannot be summed over ranks.", where="run.devices", fix="run.devices=1"
-            )
-        needed = self.world.agree([p.grad is not None for p in self._parameters])
-        for parameter, wanted in zip(self._parameters, needed, strict=True):
+        there = [p.grad is not None for p in self._parameters]
+        sparse = [p.grad is not None and p.grad.is_sparse for p in self._parameters]
+        votes = self.world.agree(there + sparse)
+        needed, by_rows = votes[: len(there)], votes[len(there) :]
+        for parameter, wanted, as_rows in zip(self._parameters, needed, by_rows, strict=True):
             if wanted and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = _no_rows(parameter) if as_rows else torch.zeros_like(parameter)
 
 
-def _values(parameter: Tensor) -> Tensor:
-    gradient = parameter.grad
-    assert gradient is not None
-    if not gradient.is_sparse:
-        return gradient
-    parameter.grad = gradient.coalesce()  # rows met twice are added up, so that the norm is right
-    return parameter.grad._values()
+def _no_rows(parameter: Tensor) -> Tensor:
+    """Returns a row-sparse gradient of zero."""
+    rows = torch.empty(0, dtype=torch.int64, device=parameter.device)
+    return RowSparse(rows, parameter.new_empty(0, parameter.shape[1]), len(parameter)).gradient()

@@ -54,10 +54,14 @@ class Method:
         raise TypeError(f"{type(self).__name__} does not say how it is fed")
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        """Returns what moves the weights; the default is one optimizer over all parameters."""
-        from effrec_cli.optim import make_optimizer
+        """Returns what moves the weights; the default is one optimizer over all dense parameters."""
+        from effrec_cli.optim import make_optimizers
 
-        return [make_optimizer(model.parameters(), self.config.optimizer)]
+        return make_optimizers(model.parameters(), self.config.optimizer, self.row_sparse(model))
+
+    def row_sparse(self, model: nn.Module) -> dict[Tensor, int]:
+        """Returns the tables whose gradients hold rows alone, and about how many a step; none by default."""
+        return {}
 
     def loss(self, batch: Batch) -> Tensor:
         """Returns the batch's loss: a sum over its rows divided by `batch.total_targets`.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import make_config, run
+from toy import RowsMethod, make_config, run
 from toy_rank import Dry
 
 from effrec_cli import launch
@@ -59,6 +59,18 @@ def test_two_ranks_equal_one_process_on_the_union(tmp_path):
         }
         numbers = [name for name in one if name in ("loss", "lr", "ndcg@10")]
         assert [two[name] for name in numbers] == pytest.approx([one[name] for name in numbers], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "accumulate", [1, pytest.param(4, marks=pytest.mark.slow, id="4: some shares are empty")]
+)
+def test_rows_of_two_ranks_add_up_to_those_of_one_process(tmp_path, accumulate):
+    """Row-sparse gradients with other numbers of rows on each rank, clipped, moved by the row-wise Adam."""
+    settings = {**SETTINGS, "run__accumulate": accumulate}
+    start(tmp_path / "two", settings=settings, rows=True)
+    method = RowsMethod(make_config(**settings))
+    run(tmp_path / "one", method=method, **{**settings, "run__accumulate": 1})
+    close(tmp_path / "two", tmp_path / "one", rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have names under /proc on Linux only")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from effrec_kernels import sampled_cross_entropy
 from torch import nn
 
 from effrec_cli.data.batches import Batch
@@ -73,6 +74,32 @@ class ToyMethod(Method):
         data = ToyBatches()
         wrong = (self.model(data.x.to(next(self.model.parameters()).device)).cpu() - data.y) ** 2
         return {"ndcg@10": -float(wrong.mean()), "hr@10": 0.5}
+
+
+class RowsMethod(ToyMethod):
+    """A tied table whose gradients, of look-up and head, are rows."""
+
+    sparse = True
+    items = 50
+
+    def build(self, data=None):
+        torch.manual_seed(self.config.seed)
+        self.model = nn.ModuleDict(
+            {"table": nn.Embedding(self.items, 8, sparse=self.sparse), "layer": nn.Linear(8, 8)}
+        )
+        return self.model
+
+    def row_sparse(self, model):
+        return {model["table"].weight: 20} if self.sparse else {}
+
+    def loss(self, batch):
+        table, rows = self.model["table"], batch.tensors["rows"]
+        hidden = self.model["layer"](table(rows % 7))
+        options = {"num_negatives": 5, "sharing": "batch", "step": batch.step, "sparse": self.sparse}
+        return sampled_cross_entropy(hidden, table.weight, rows, normalizer=batch.total_targets, **options)
+
+    def score(self):
+        return {"ndcg@10": -float(self.model["table"].weight.abs().mean()), "hr@10": 0.5}
 
 
 class ToyMeter:

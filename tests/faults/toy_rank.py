@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import torch
-from toy import ToyMethod, make_config, run
+from toy import RowsMethod, ToyMethod, make_config, run
 
 from effrec_cli import worker
 from effrec_cli.errors import NonFiniteError
@@ -43,7 +43,8 @@ def work(folder, world):
     torch.set_num_threads(1)
     plan = json.loads((folder / "plan.json").read_text())
     settings = plan.get("settings", {})
-    method = (Breaking if "does" in plan else Dry)(make_config(**settings))
+    kind = RowsMethod if plan.get("rows") else Breaking if "does" in plan else Dry
+    method = kind(make_config(**settings))
     method.plan = plan
     method.dropout = plan.get("dropout", 0.0)
     run(folder, world=world, method=method, **settings)
