@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import effrec_kernels
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effrec_cli.backbone import model_for
@@ -20,56 +17,26 @@ from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.methods.base import Method
-from effrec_cli.schema.method_cce import RUN, SAMPLED, CCEConfig
+from effrec_cli.methods.cce_losses import (
+    Draws,
+    Rows,
+    drawn_loss,
+    draws_for,
+    full_loss,
+    sampling_options,
+)
+from effrec_cli.schema.method_cce import FULL, SAMPLED
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows with a loss of one micro-batch.
-
-    Attributes:
-        hidden: [M, D].
-        items: [V, D], the item table.
-        targets: int64 [M].
-        lengths: int64 [b], how many of them each window has.
-        first: number of the first row within the step, which the others follow: the key of random draws.
-        step: optimizer step.
-        normalizer: rows with a loss in the whole step.
-    """
-
-    hidden: Tensor
-    items: Tensor
-    targets: Tensor
-    lengths: Tensor
-    first: int
-    step: int
-    normalizer: int
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What negatives are drawn by: a sampler, and log q of its slots where they need a table of their own.
-
-    Attributes:
-        sampler: `uniform`, `block` or a table.
-        log_q: float32 [V], or None where the sampler knows.
-        device: where both are.
-    """
-
-    sampler: str | effrec_kernels.Popularity
-    log_q: Tensor | None
-    device: torch.device
 
 
 class CCE(Method):
     """Trains a sequence model to tell each next item from the catalogue, or from a sample of it.
 
     `ce` and `cce` are the full softmax, with and without its [M, V] logits; `ce_sampled` and `cce_sampled`
-    the sampled softmax of papers/cce section 1.1, with and without its [M, N, D] tensor; `bce` and `gbce` set
-    one or N sigmoids against the positive's (section 1.3).
+    the sampled softmax of papers/cce section 1.1, with and without its [M, N, D] tensor; `bce`, `bce_sampled`
+    and `gbce` set one or N sigmoids against the positive's (section 1.3).
     """
 
     task: ClassVar[str] = "next_item"
@@ -127,13 +94,10 @@ class CCE(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """Returns the sum of the rows' losses over `batch.total_targets`; only rows with a target count."""
-        rows, own = self._rows(batch), self.config.method
-        if own.loss not in SAMPLED:
-            return _LOSSES[own.loss](rows, own, self.config.seed)
-        options = _against_draws(rows, own, self.config.seed) | self._sampling(rows)
-        if own.loss == "ce_sampled":
-            return effrec_kernels.sampled_cross_entropy_dense(**options)
-        return effrec_kernels.sampled_cross_entropy(kernel=own.kernel, **options)
+        rows, own, seed = self._rows(batch), self.config.method, self.config.seed
+        if own.loss in FULL:
+            return full_loss(rows, own)
+        return drawn_loss(rows, own, seed, self._sampling(rows) if own.loss in SAMPLED else {})
 
     def fit(self, engine: Engine) -> None:
         """Trains; what `model.packed=auto` comes to on this device is settled first, and written down."""
@@ -150,16 +114,8 @@ class CCE(Method):
         return SequenceScorer(self.model, length, len(items), items.device)
 
     def _sampling(self, rows: Rows) -> dict[str, Any]:
-        """Returns the options of the sampled softmax: who shares negatives, what draws and corrects them."""
-        own = self.config.method
-        return {
-            "sampler": self._draws.sampler,
-            "log_q": self._draws.log_q,
-            "in_batch": own.in_batch,
-            "correction": own.correction,
-            "temperature": own.temperature,
-            **_sharing(rows, own, self.config.model.max_length),
-        }
+        """Returns who shares negatives, what draws and corrects them."""
+        return sampling_options(rows, self.config.method, self._draws, self.config.model.max_length)
 
     @property
     def _draws(self) -> Draws:
@@ -188,51 +144,6 @@ class CCE(Method):
         )
 
 
-def draws_for(settings: CCEConfig, data: RecData, device: torch.device) -> Draws:
-    """Returns what the settings ask for, on `device`.
-
-    Args:
-        settings: of method cce.
-        data: whose training items are counted, where counts are needed.
-        device: where the model is.
-    """
-    if settings.sampler != "popularity" and not _mixed(settings):
-        return Draws(settings.sampler, None, device)
-    table = effrec_kernels.popularity(torch.from_numpy(data.train_counts()), settings.popularity_power)
-    log_q = _mixed_log_q(settings, table, data.num_items).to(device) if _mixed(settings) else None
-    sampler = table.to(device) if settings.sampler == "popularity" else settings.sampler
-    return Draws(sampler, log_q, device)
-
-
-def _mixed(settings: CCEConfig) -> bool:
-    """Returns whether slots are of two kinds, and their probabilities are asked for."""
-    return settings.in_batch > 0 and settings.correction == "logq"
-
-
-def _mixed_log_q(settings: CCEConfig, table: effrec_kernels.Popularity, num_items: int) -> Tensor:
-    share = settings.in_batch / settings.num_negatives
-    if settings.sampler == "popularity":
-        return table.mixed_log_q(share)
-    slots = -(-num_items // RUN) * RUN if settings.sampler == "block" else num_items
-    return effrec_kernels.mixed_log_q(-math.log(slots), table.log_frequency, share)
-
-
-def _sharing(rows: Rows, settings: Any, longest: int) -> dict[str, Any]:
-    """Returns which rows share negatives: the same ones however the step is split.
-
-    A tile's rows are at least as far apart as the longest window, so that they come from different ones, and
-    so far that the step's rows fill their tiles; nearer, in a step with too few rows for that.
-    """
-    if settings.sharing == "tile":
-        tile = settings.tile_rows
-        stretches = max(1, rows.normalizer // (tile * longest))
-        stride = max(1, -(-rows.normalizer // (tile * stretches)))
-        return {"sharing": tile, "sharing_stride": stride}
-    if settings.sharing == "sequence":
-        return {"sharing": F.pad(rows.lengths.cumsum(0), (1, 0))}
-    return {"sharing": settings.sharing}
-
-
 def width_for(num_items: int) -> int:
     """Returns the width D for a catalogue: the power of two from sqrt(V) / 2 up, at least 32, at most 256.
 
@@ -251,58 +162,3 @@ def _check_heads(settings: dict[str, Any]) -> None:
             where=f"model.num_heads={heads}",
             fix=f"model.dim={-(-dim // heads) * heads}, or another number of heads",
         )
-
-
-def _ce(rows: Rows, settings: Any, seed: int) -> Tensor:
-    logits = F.linear(rows.hidden, rows.items).float() / settings.temperature
-    return F.cross_entropy(logits, rows.targets, reduction="sum") / rows.normalizer
-
-
-def _cce(rows: Rows, settings: Any, seed: int) -> Tensor:
-    return effrec_kernels.linear_cross_entropy(
-        rows.hidden,
-        rows.items,
-        rows.targets,
-        normalizer=rows.normalizer,
-        temperature=settings.temperature,
-        kernel=settings.kernel,
-    )
-
-
-def _bce(rows: Rows, settings: Any, seed: int) -> Tensor:
-    one = _against_draws(rows, settings, seed) | {"num_negatives": 1}
-    return effrec_kernels.binary_cross_entropy_sampled(kernel=settings.kernel, **_warmed(one, settings))
-
-
-def _gbce(rows: Rows, settings: Any, seed: int) -> Tensor:
-    options = _warmed(_against_draws(rows, settings, seed), settings)
-    return effrec_kernels.gbce(t=settings.gbce_t, kernel=settings.kernel, **options)
-
-
-def _warmed(options: dict[str, Any], settings: Any) -> dict[str, Any]:
-    """Returns the options with states divided by the temperature, which divides their logits."""
-    if settings.temperature == 1:
-        return options
-    return options | {"hidden": options["hidden"] / settings.temperature}
-
-
-def _against_draws(rows: Rows, settings: Any, seed: int) -> dict[str, Any]:
-    """Returns the rows, what decides their negatives (the same for any split of the step), the normalizer."""
-    return {
-        "hidden": rows.hidden,
-        "items": rows.items,
-        "targets": rows.targets,
-        "num_negatives": settings.num_negatives,
-        "seed": seed,
-        "step": rows.step,
-        "row_offset": rows.first,
-        "normalizer": rows.normalizer,
-    }
-
-
-_LOSSES: dict[str, Callable[[Rows, Any, int], Tensor]] = {
-    "ce": _ce,
-    "cce": _cce,
-    "bce": _bce,
-    "gbce": _gbce,
-}

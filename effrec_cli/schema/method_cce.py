@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from effrec_cli.schema.fields import setting
 from effrec_cli.schema.problems import Problem
 
-LOSSES = ("ce", "ce_sampled", "cce", "cce_sampled", "bce", "gbce")
-SAMPLED = ("ce_sampled", "cce_sampled")
+LOSSES = ("ce", "ce_sampled", "cce", "cce_sampled", "bce", "bce_sampled", "gbce")
+FULL = ("ce", "cce")
+SOFTMAX = ("ce_sampled", "cce_sampled")
+# Those whose negatives may be shared, drawn otherwise than uniformly, and taken from the batch.
+SAMPLED = (*SOFTMAX, "bce_sampled", "gbce")
 # Ids in a run of the block sampler (effrec_kernels.problem.RUN).
 RUN = 64
 
@@ -21,17 +24,18 @@ class CCEConfig:
     Attributes:
         name: always `cce`.
         loss: `ce` full softmax; `cce` the same value, a chunk of logits at a time; `ce_sampled` CE- with its
-            [M, N, D] tensor; `cce_sampled` the same value without it; `bce` one negative; `gbce` gSASRec's.
+            [M, N, D] tensor; `cce_sampled` the same value without it; `bce` one negative; `bce_sampled` BCE+,
+            N of them; `gbce` gSASRec's.
         num_negatives: N, negatives drawn for each target.
         sharing: which targets have the same negatives: `row` each its own, `tile` tiles of `tile_rows`
             targets, of different windows where the step has enough, `sequence` those of a window, `batch` all
-            of the step. Like `sampler` and `in_batch`, for the losses `cce_sampled` and `ce_sampled`.
+            of the step. Like `sampler` and `in_batch`, for the losses `*_sampled` and `gbce`.
         tile_rows: T, targets of a tile.
         sampler: `uniform`; `popularity` in proportion to count ** `popularity_power`; `block` runs of 64
             neighbouring ids (N a multiple of 64).
         popularity_power: 1 as often as in training, 0 uniformly.
         in_batch: of the N, how many are other targets of the micro-batch.
-        correction: added to the logits of negatives: `exact` log((V-1)/(N-r)) with r hits in the row,
+        correction: added to a sampled softmax's negatives: `exact` log((V-1)/(N-r)), r hits in the row,
             `constant` log((V-1)/(N+1)) (the official kernels'), `none`, `logq` -log(N q) with q the
             probability of the item: for draws that are not uniform.
         temperature: divides the logits of every loss.
@@ -72,18 +76,19 @@ def cce_problems(own: CCEConfig) -> Iterator[Problem]:
         whole = {name: -(-getattr(own, name) // RUN) * RUN for name in ("num_negatives", "in_batch")}
         changed = [f"method.{name}={value}" for name, value in whole.items() if value != getattr(own, name)]
         yield Problem("method.sampler", what, fix=" ".join(changed))
-    if own.correction in ("exact", "constant") and (own.sampler == "popularity" or own.in_batch):
+    uniform = own.loss in SOFTMAX and own.correction in ("exact", "constant")
+    if uniform and (own.sampler == "popularity" or own.in_batch):
         drawn = "sampler=popularity" if own.sampler == "popularity" else f"in_batch={own.in_batch}"
         what = f"correction={own.correction} is for uniform draws; with {drawn} it biases what is learnt."
         yield Problem("method.correction", what, fix="method.correction=logq, or method.correction=none")
 
 
 def _unused(own: CCEConfig) -> Iterator[Problem]:
-    """Yields settings that a loss without sampled softmax would not look at."""
+    """Yields settings that a loss without N drawn negatives would not look at."""
     for name, default in (("sharing", "row"), ("sampler", "uniform"), ("in_batch", 0)):
         value = getattr(own, name)
         if value != default:
             what = f"loss={own.loss} draws nothing that {name}={value} could change."
-            if own.loss in ("bce", "gbce"):
-                what = f"loss={own.loss} draws each row's negatives uniformly, without {name}={value}."
+            if own.loss == "bce":
+                what = f"loss={own.loss} draws one negative for each row, uniformly, without {name}={value}."
             yield Problem(f"method.{name}", what, fix=f"method.loss=cce_sampled, or method.{name}={default}")

@@ -7,6 +7,7 @@ from torch import Tensor
 from .arguments import Form, Frame, Negatives, Stream, sampled_problem
 from .checks import check_negatives, check_reduction
 from .evaluate import Reduction, evaluate
+from .popularity import Popularity
 
 
 def binary_cross_entropy_sampled(
@@ -16,26 +17,36 @@ def binary_cross_entropy_sampled(
     *,
     num_negatives: int | None = None,
     negatives: Tensor | None = None,
+    sampler: str | Popularity = "uniform",
+    sharing: str | int | Tensor = "row",
+    sharing_stride: int = 1,
+    in_batch: int = 0,
     seed: int = 0,
     step: int = 0,
+    rng_state: Tensor | None = None,
     row_offset: int | Tensor = 0,
+    temperature: float = 1.0,
     row_weights: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
+    deterministic: bool = False,
     chunk_bytes: int | None = None,
     kernel: str = "auto",
 ) -> Tensor:
     """Returns -[log s(z_0) + sum_j log(1 - s(z_j))], z_0 the positive's logit and z_j the negatives'.
 
-    One negative is SASRec's loss (Kang and McAuley 2018); more are summed (BCE+). A negative that is the
-    positive is left out. Arguments, result and errors are those of `sampled_cross_entropy`; `mean` divides
-    by the count of targets, not of terms.
+    One negative is SASRec's loss (Kang and McAuley 2018); more are summed, the BCE+ of arXiv 2509.09682.
+    Logarithms of sigmoids are softplus, exact for any logit: nothing is clamped and no epsilon added. Unlike
+    there, a negative that is the positive is left out. No correction is added to logits, whatever draws them.
+    Arguments, result and errors are those of `sampled_cross_entropy`; `mean` divides by the count of targets,
+    not of terms.
     """
     check_reduction(reduction, normalizer)
-    drawn = Negatives(num_negatives, negatives, Stream(seed, step, row_offset=row_offset))
-    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel)
-    form = Form(objective="binary")
+    stream = Stream(seed, step, rng_state, row_offset)
+    drawn = Negatives(num_negatives, negatives, stream, sampler, sharing, sharing_stride, in_batch)
+    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel, deterministic)
+    form = Form(temperature=temperature, objective="binary")
     problem = sampled_problem(hidden, items, targets, drawn, form, frame)
     return evaluate(problem, Reduction(reduction, row_weights, normalizer))
 
@@ -58,21 +69,28 @@ def gbce(
     t: float = 0.75,
     num_negatives: int | None = None,
     negatives: Tensor | None = None,
+    sampler: str | Popularity = "uniform",
+    sharing: str | int | Tensor = "row",
+    sharing_stride: int = 1,
+    in_batch: int = 0,
     seed: int = 0,
     step: int = 0,
+    rng_state: Tensor | None = None,
     row_offset: int | Tensor = 0,
+    temperature: float = 1.0,
     row_weights: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
+    deterministic: bool = False,
     chunk_bytes: int | None = None,
     kernel: str = "auto",
 ) -> Tensor:
     """Returns gSASRec's -[beta log s(z_0) + sum_j log(1 - s(z_j))] / (N + 1).
 
-    Beta counters the overconfidence that sampled negatives cause. The power s(z_0)^beta is never formed:
-    its logarithm is beta times a log-sigmoid, exact where float32 would lose it. A negative that is the
-    positive is left out of the sum, not out of N + 1.
+    Beta counters the overconfidence that uniformly sampled negatives cause; other draws have no beta of their
+    own and get the same. The power s(z_0)^beta is never formed: its logarithm is beta times a log-sigmoid,
+    exact where float32 would lose it. A negative that is the positive is left out of the sum, not of N + 1.
 
     `t` in [0, 1] is the share of the correction: 0 plain BCE, 1 all of it. Other arguments, result and errors
     are those of `sampled_cross_entropy`, and ValueError where `t` is outside its range.
@@ -80,9 +98,10 @@ def gbce(
     if not 0 <= t <= 1:
         raise ValueError(f"t must be in [0, 1], not {t}")
     check_reduction(reduction, normalizer)
-    number = check_negatives(negatives, num_negatives, in_batch=0)
-    drawn = Negatives(num_negatives, negatives, Stream(seed, step, row_offset=row_offset))
-    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel)
-    form = Form(objective="binary", beta=gbce_beta(number, len(items), t))
+    number = check_negatives(negatives, num_negatives, in_batch)
+    stream = Stream(seed, step, rng_state, row_offset)
+    drawn = Negatives(num_negatives, negatives, stream, sampler, sharing, sharing_stride, in_batch)
+    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel, deterministic)
+    form = Form(temperature=temperature, objective="binary", beta=gbce_beta(number, len(items), t))
     problem = sampled_problem(hidden, items, targets, drawn, form, frame)
     return evaluate(problem, Reduction(reduction, row_weights, normalizer)) / (number + 1)

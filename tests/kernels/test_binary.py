@@ -8,6 +8,7 @@ from effrec_kernels import (
     draw_negatives,
     gbce,
     gbce_beta,
+    popularity,
 )
 from kernel_cases import answer, check, make_case, oracle, relative, upstream_of
 
@@ -102,6 +103,87 @@ def test_a_row_of_nothing_but_hits_keeps_its_positive(device):
     case.negatives[:] = 6
     loss = binary_cross_entropy_sampled(*case.tensors, negatives=case.negatives, reduction="none")
     torch.testing.assert_close(loss, F.softplus(-case.hidden @ case.items[6]))
+
+
+def test_a_negative_that_is_the_positive_adds_nothing():
+    """The published BCE+ leaves hits among the negatives; here the loss is that of the others alone."""
+    case = make_case(negatives=6, items=5000)
+    case.targets[:] = 3
+    case.negatives[:, 2:4] = 3
+    others = case.negatives[:, [0, 1, 4, 5]]
+    loss = binary_cross_entropy_sampled(*case.tensors, negatives=case.negatives)
+    torch.testing.assert_close(loss, binary_cross_entropy_sampled(*case.tensors, negatives=others))
+
+
+@pytest.mark.parametrize("negatives", [1, 4, 15])
+def test_more_negatives_are_summed_and_divided_by_targets(negatives):
+    """BCE+ as published: terms of N negatives summed, divided by M and not by M (N + 1)."""
+    case = make_case(negatives=negatives, items=5000, dtype=torch.float64)
+    valid = case.targets != -100
+    states, ids = case.hidden[valid], case.negatives[valid]
+    positive = (states * case.items[case.targets[valid]]).sum(1)
+    others = torch.einsum("md,mnd->mn", states, case.items[ids])
+    terms = torch.sigmoid(positive).log().sum() + (1 - torch.sigmoid(others)).log().sum()
+    loss = binary_cross_entropy_sampled(*case.tensors, negatives=case.negatives)
+    torch.testing.assert_close(loss, -terms / valid.sum())
+
+
+# Ways to share negatives: what the loss is told, and the group number of each row.
+SHARED = {
+    "tile": ({"sharing": 12, "sharing_stride": 2}, lambda row: row // 24 * 2 + row % 2),
+    "sequence": ({"sharing": [0, 20, 33]}, lambda row: 0 if row < 20 else 20),
+    "batch": ({"sharing": "batch"}, lambda row: 0),
+}
+
+
+@pytest.mark.parametrize("loss", [binary_cross_entropy_sampled, gbce])
+@pytest.mark.parametrize("way", SHARED)
+@pytest.mark.parametrize("items", CATALOGUES)
+def test_shared_negatives_equal_the_oracle_on_ids_written_out(device, loss, way, items):
+    case = make_case(items=items, device=device)
+    options, group_of = SHARED[way]
+    if way == "sequence":
+        options = {"sharing": torch.tensor(options["sharing"], device=device)}
+    keys = torch.tensor([group_of(row) for row in range(33)], device=device)
+    case.negatives = draw_negatives(keys, 15, items, seed=3, step=1)
+    upstream = upstream_of(case)
+    own = {"num_negatives": 15, "seed": 3, "step": 1, "temperature": 0.5, "reduction": "none"}
+    found = answer(case, loss, upstream, **own, **options)
+    beta, terms = (1.0, 1) if loss is binary_cross_entropy_sampled else (gbce_beta(15, items, 0.75), 16)
+    rows, *gradients = oracle(case, upstream / terms, beta=beta, temperature=0.5)
+    check(found, (rows / terms, *gradients), torch.float32)
+
+
+@pytest.mark.parametrize("loss", [binary_cross_entropy_sampled, gbce])
+@pytest.mark.parametrize("sampler", ["uniform", "block", "popularity"])
+@pytest.mark.parametrize("in_batch", [0, 20])
+@pytest.mark.parametrize("sharing", ["row", 12])
+def test_any_sampler_agrees_with_the_reference_kernel(device, loss, sampler, in_batch, sharing):
+    case = make_case(items=150, device=device)
+    table = popularity(torch.arange(150, device=device) % 17)
+    options = {
+        "num_negatives": 64,
+        "sampler": table if sampler == "popularity" else sampler,
+        "in_batch": in_batch,
+        "sharing": sharing,
+        "rng_state": torch.tensor([8, 2], device=device),
+    }
+    found = answer(case, loss, **options)
+    expected = answer(case, loss, kernel="reference", **options)
+    assert all(relative(*pair) < 1e-5 for pair in zip(found, expected, strict=True))
+    other = answer(case, loss, **options | {"rng_state": torch.tensor([8, 3], device=device)})
+    assert relative(other[0], expected[0]) > 1e-4
+
+
+def test_draws_by_popularity_are_of_popular_items():
+    """Only items that were seen are drawn, so only they are pushed away."""
+    case = make_case(items=100)
+    counts = torch.zeros(100)
+    counts[:5] = 10
+    case.targets[:] = 50
+    table = popularity(counts, smoothing=0)
+    *_, of_items = answer(case, binary_cross_entropy_sampled, num_negatives=30, sampler=table)
+    assert of_items.any(dim=1).nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 50]
 
 
 @pytest.mark.parametrize("loss", [binary_cross_entropy_sampled, gbce])

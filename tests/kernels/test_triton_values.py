@@ -1,5 +1,7 @@
 """The Triton kernels against the oracle: in the interpreter on a CPU, compiled on a GPU, in one file."""
 
+from functools import partial
+
 import pytest
 import torch
 from effrec_kernels import linear_cross_entropy, popularity, reference, sampled_cross_entropy
@@ -182,12 +184,19 @@ def test_the_full_softmax(device, items, dtype):
     check_both(case, linear_cross_entropy)
 
 
-@pytest.mark.parametrize("draw", ["row", "tile"])
-def test_binary_losses(device, draw):
+BINARY = [("row", "uniform"), ("tile", "uniform"), ("sequence", "popularity"), ("batch", "in batch")]
+
+
+@pytest.mark.parametrize(
+    ("draw", "sampler"), [*BINARY, *(pytest.param("tile", kind, marks=pytest.mark.slow) for kind in SAMPLERS)]
+)
+def test_binary_losses(device, draw, sampler):
+    """A sigmoid for each candidate, whoever shares negatives and whatever draws them; no correction."""
     case = make_case(items=40, dim=24, device=device)
-    if draw == "row":
-        check_both(case, binary_cross_entropy_sampled, num_negatives=9, **KEY)
-        check_both(case, gbce, num_negatives=9, t=0.75, **KEY)
+    options = options_of(DRAWS[draw], SAMPLERS[sampler], device=device, items=len(case.items))
+    options.pop("correction", None)
+    for loss_function in (binary_cross_entropy_sampled, partial(gbce, t=0.75)):
+        check_both(case, loss_function, num_negatives=21, temperature=0.7, **KEY, **options)
 
 
 def test_the_log_sum_exp_is_differentiable(device):

@@ -1,4 +1,4 @@
-"""Method cce: its six losses, who shares negatives, shares of a step, errors, and that it learns."""
+"""Method cce: its losses, who shares negatives, shares of a step, errors, and that it learns."""
 
 import dataclasses
 
@@ -77,6 +77,8 @@ SHARED = {
     "batch": {"sharing": "batch"},
     "popularity": {"sampler": "popularity", "correction": "logq", "sharing": "tile", "tile_rows": 5},
     "block": {"sampler": "block", "num_negatives": 64, "sharing": "batch"},
+    "binary tile": {"loss": "bce_sampled", "sharing": "tile", "tile_rows": 8},
+    "binary popularity": {"loss": "gbce", "sampler": "popularity", "sharing": "sequence"},
 }
 WAYS = {loss: {"loss": loss} for loss in LOSSES} | SHARED
 
@@ -126,7 +128,7 @@ def _binary(hidden, items, targets, drawn, loss):
     positive = (hidden * items[targets]).sum(-1)
     negative = (items[drawn] @ hidden[:, :, None]).squeeze(-1)
     pushed = F.softplus(negative).masked_fill(drawn == targets[:, None], 0).sum(-1)
-    if loss == "bce":
+    if loss in ("bce", "bce_sampled"):
         return (F.softplus(-positive) + pushed).mean()
     rate = 15 / (V - 1)
     beta = rate * (0.75 * (1 - 1 / rate) + 1 / rate)
@@ -157,6 +159,25 @@ def test_shared_negatives_are_those_of_tiles_windows_or_the_step(loss, sharing, 
         rows.hidden.detach(), rows.items.detach(), rows.targets, drawn, temperature=temperature
     )
     assert method.loss(batch).item() == pytest.approx(expected.sum().item() / rows.normalizer, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["bce_sampled", "gbce"])
+@pytest.mark.parametrize("sharing", ["tile", "sequence", "batch"])
+def test_sigmoids_share_negatives_as_the_softmax_does(loss, sharing):
+    method = make(loss=loss, sharing=sharing, tile_rows=8)
+    batch = method.batches(method.data).batch(0, 0, Share(rank=1, ranks=2), step=3)
+    rows = method._rows(batch)
+    drawn = effrec_kernels.draw_negatives(keys_of(sharing, rows), 15, V, seed=1, step=3)
+    expected = _binary(rows.hidden.detach().double(), rows.items.detach().double(), rows.targets, drawn, loss)
+    share = len(rows.targets) / rows.normalizer
+    assert method.loss(batch).item() == pytest.approx(expected.item() * share, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["bce_sampled", "gbce"])
+@pytest.mark.parametrize("option", [{"sampler": "popularity"}, {"in_batch": 7}, {"sharing": "batch"}])
+def test_sigmoids_take_every_way_to_draw(loss, option):
+    plain, drawn = (gradients(make(loss=loss, **more), [Share()])[0] for more in ({}, option))
+    assert abs(plain - drawn) > 1e-4 * plain
 
 
 def test_a_tiles_rows_are_of_different_windows_where_the_step_has_enough():

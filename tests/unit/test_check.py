@@ -156,7 +156,7 @@ def test_the_source_is_named():
         ({"method": {"sampler": "popularity", "correction": "constant"}}, "method.correction"),
         ({"method": {"in_batch": 10}}, "method.correction"),
         ({"method": {"loss": "cce", "sharing": "tile"}}, "method.sharing"),
-        ({"method": {"loss": "gbce", "in_batch": 3}}, "method.in_batch"),
+        ({"method": {"loss": "gbce", "in_batch": 256}}, "method.in_batch"),
         ({"method": {"loss": "bce", "sampler": "popularity"}}, "method.sampler"),
     ],
 )
@@ -176,6 +176,8 @@ def test_contradictions(sections, where):
         {"method": {"sampler": "popularity", "correction": "logq", "sharing": "tile", "in_batch": 255}},
         {"method": {"sampler": "popularity", "correction": "none", "loss": "ce_sampled"}},
         {"method": {"sampler": "block", "num_negatives": 256}},
+        {"method": {"loss": "bce_sampled", "sampler": "popularity", "sharing": "tile"}},
+        {"method": {"loss": "gbce", "in_batch": 3}},
         {"method": {"loss": "bce", "tile_rows": 8, "temperature": 0.5}},
         {"evaluation": {"monitor": "mrr@5"}},
     ],
