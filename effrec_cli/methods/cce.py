@@ -16,6 +16,7 @@ from effrec_cli.data.next_item import NextItemBatches, batch_size_for
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
+from effrec_cli.methods import row_sparse
 from effrec_cli.methods.base import Method
 from effrec_cli.methods.cce_losses import (
     Draws,
@@ -43,10 +44,12 @@ class CCE(Method):
     _made_draws: Draws | None = None
 
     def prepare(self, data: RecData) -> RecData:
-        """Returns the data as they are; a batch size left open is chosen for them and written down."""
+        """Returns the data as they are; what the settings leave open is chosen for them and written down."""
         own = self.config.method
         if own.batch_size is None:
             own.batch_size = batch_size_for(data, self.config.model.max_length, own.window)
+        if self.config.optimizer.sparse_rows is None:
+            self.config.optimizer.sparse_rows = row_sparse.pays(self.config, data)
         return super().prepare(data)
 
     def build(self, data: RecData) -> nn.Module:
@@ -55,7 +58,8 @@ class CCE(Method):
         Only `data.num_items` is looked at. Where `model.dim` is None it becomes `width_for` that many items.
 
         Raises:
-            ConfigError: the model does not take this task, or its width does not divide into heads.
+            ConfigError: the model does not take this task, its width does not divide into heads, or it cannot
+            do what `optimizer.sparse_rows` asks for.
         """
         kind = model_for(self.task, self.config.model.name)
         if self.config.model.dim is None:
@@ -66,7 +70,15 @@ class CCE(Method):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.model = kind(data.num_items, **settings)
+        if self.config.optimizer.sparse_rows:
+            row_sparse.give_rows(self.model, self.config)
         return self.model
+
+    def row_sparse(self, model: nn.Module) -> dict[Tensor, int]:
+        """Returns the item table where only the rows that a step draws are to move, and how many those are."""
+        if not self.config.optimizer.sparse_rows:
+            return {}
+        return {cast(Any, model).item_embeddings: row_sparse.rows_of_step(self.config, self.data)}
 
     def batches(self, data: RecData) -> Batches:
         """Returns windows over the users' training items."""
@@ -115,7 +127,8 @@ class CCE(Method):
 
     def _sampling(self, rows: Rows) -> dict[str, Any]:
         """Returns who shares negatives, what draws and corrects them."""
-        return sampling_options(rows, self.config.method, self._draws, self.config.model.max_length)
+        options = sampling_options(rows, self.config.method, self._draws, self.config.model.max_length)
+        return options | ({"sparse": True} if self.config.optimizer.sparse_rows else {})
 
     @property
     def _draws(self) -> Draws:

@@ -113,6 +113,10 @@ class SASRec(nn.Module):
         attention = cast(Block, self.blocks[0]).attention
         return has_varlen(device, dtype, attention.head_dim, attention.dropout)
 
+    def give_rows(self) -> None:
+        """Lets the gradient of the look-up be rows (docs: sparse.md): that of the head must be, too."""
+        self.items.sparse = True
+
     def _layout(self, inputs: Tensor, lengths: Tensor, tokens: Tensor | None) -> Layout:
         if tokens is None or not len(inputs) or not self.packs(inputs.device):
             return Padded.of(inputs, lengths)
@@ -122,6 +126,9 @@ class SASRec(nn.Module):
 
     def _look_up(self, items: Tensor, real: Tensor | None) -> Tensor:
         """Returns the vectors of items [...], [..., D]; zeros where nothing is real."""
+        if self.items.sparse and real is not None:
+            # An item that is read anyway: what stands for padding would else count as drawn.
+            items = torch.where(real, items, items[..., :1])
         vectors: Tensor = self.items(items) * self.scale
         return vectors if real is None else vectors.masked_fill(~real.unsqueeze(-1), 0.0)
 

@@ -9,6 +9,7 @@ from effrec_cli.errors import nearest_name
 from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.problems import Problem
 from effrec_cli.schema.root import Config, EvaluationConfig
+from effrec_cli.schema.row_sparse import row_sparse_problems
 
 
 def cross_problems(config: Config) -> Iterator[Problem]:
@@ -82,6 +83,11 @@ def _cce(config: Config) -> Iterator[Problem]:
         yield from cce_problems(config.method)
 
 
+def _sparse_rows(config: Config) -> Iterator[Problem]:
+    if config.optimizer.sparse_rows:
+        yield from row_sparse_problems(config)
+
+
 _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _cutoffs,
     _metrics,
@@ -91,4 +97,5 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _patience,
     _heads,
     _cce,
+    _sparse_rows,
 )

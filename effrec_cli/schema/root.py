@@ -21,6 +21,8 @@ class OptimizerConfig:
         schedule: `constant` or `cosine` after the warm-up.
         warmup_steps: optimizer steps of linear warm-up from 0.
         final_lr_ratio: where cosine ends, as a share of `lr`.
+        sparse_rows: move only the rows of the item table that a step draws (docs: sparse.md); None does so
+            where they are few, and the result says which.
     """
 
     name: str = setting("adam", choices=("adam", "adamw", "sgd"))
@@ -31,6 +33,7 @@ class OptimizerConfig:
     schedule: str = setting("constant", choices=("constant", "cosine"))
     warmup_steps: int = setting(0, low=0)
     final_lr_ratio: float = setting(0.0, low=0, high=1)
+    sparse_rows: bool | None = None
 
 
 @dataclass

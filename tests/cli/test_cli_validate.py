@@ -46,10 +46,21 @@ def test_before_anything_is_prepared(validate, tmp_path):
     assert report["dataset"]["state"] == "generated"
     assert (report["dataset"]["num_users"], report["dataset"]["num_items"]) == (40, 30)
     assert report["parameters"]["all"] == report["parameters"]["trainable"] == count(TINY)
-    chosen = f"method.batch_size={report['config']['method']['batch_size']}"  # left open in TINY
-    assert report["config"] == compose.resolved(compose.compose([*TINY, chosen]))
+    chosen = [f"method.batch_size={report['config']['method']['batch_size']}"]  # left open in TINY
+    chosen += ["optimizer.sparse_rows=false"]
+    assert report["config"] == compose.resolved(compose.compose([*TINY, *chosen]))
     assert not list(tmp_path.rglob("*.npy")), "validating prepares nothing"
     assert not Path("outputs").exists()
+
+
+def test_a_table_of_rows_needs_no_gradient_of_its_size(validate):
+    """What is there for a step's rows instead is chosen by itself where they are few."""
+    many = [*TINY, "method.sharing=tile", "dataset.num_items=60000", "method.batch_size=16"]
+    rows, dense = (validate(*many, *more)[0] for more in ([], ["optimizer.sparse_rows=false"]))
+    assert rows["config"]["optimizer"]["sparse_rows"] is True
+    table = 60000 * 8 * 4
+    assert dense["memory"]["gradients"] - rows["memory"]["gradients"] > table / 2
+    assert rows["memory"]["optimizer"] == dense["memory"]["optimizer"] + 60000 * 4
 
 
 def test_memory_adds_up(validate):

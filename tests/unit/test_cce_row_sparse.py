@@ -1,0 +1,137 @@
+"""Method cce with gradients of rows: values, padding, when they are chosen, and what is refused."""
+
+import pytest
+import torch
+from effrec_kernels import RowAdam
+from test_cce import chain, make
+from test_check import composed, refused
+
+from effrec_cli.data.batches import Share
+from effrec_cli.errors import ConfigError
+from effrec_cli.methods import row_sparse
+from effrec_cli.methods.cce import CCE
+from effrec_cli.schema import Config, check
+from effrec_cli.schema.method_cce import CCEConfig
+from effrec_cli.schema.model_sasrec import SASRecConfig
+
+
+def method(sparse, data=None, model=None, **own):
+    sasrec = {"dim": 16, "num_layers": 1, "max_length": 8, "dropout": 0.0, **(model or {})}
+    own = {"num_negatives": 15, "batch_size": 16, "sharing": "tile", "tile_rows": 8, **own}
+    config = Config(model=SASRecConfig(**sasrec), method=CCEConfig(**own))
+    config.optimizer.sparse_rows = sparse
+    made = CCE(config)
+    made.build(made.prepare(data or chain()))
+    return made
+
+
+def gradients(made, shares):
+    batches = made.batches(made.data)
+    for share in shares:
+        made.loss(batches.batch(0, 0, share, step=3)).backward()
+    return [parameter.grad for parameter in made.model.parameters()]
+
+
+SPLIT = [Share(micro=at, micros=2) for at in range(2)]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("shares", [[Share()], SPLIT], ids=["whole", "split"])
+@pytest.mark.parametrize("sharing", ["tile", "sequence", "batch"])
+def test_gradients_are_the_dense_ones(sharing, shares, packed):
+    options = {"sharing": sharing, "model": {"packed": packed}}
+    dense, rows = (gradients(method(sparse, **options), shares) for sparse in (False, True))
+    assert rows[0].is_sparse
+    for one, other in zip(dense, rows, strict=True):
+        torch.testing.assert_close(other.to_dense(), one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_padding_touches_no_item(packed):
+    """Windows of 1 to 10 items, padded with row 0, which no one reads or draws."""
+    data = chain(num_items=4000)
+    data.sequences.items[data.sequences.items == 0] = 1
+    data.train_end[::2] -= 5
+    made = method(True, data, {"max_length": 10, "packed": packed})
+    batch = made.batches(data).batch(0, 0, Share(), step=3)
+    assert (batch.tensors["lengths"] < batch.tensors["inputs"].shape[1]).any()
+    made.loss(batch).backward()
+    assert 0 not in made.model.items.weight.grad._indices()
+
+
+def test_the_table_moves_by_rows_and_the_rest_as_ever():
+    made = method(True)
+    dense, rows = made.optimizers(made.model)
+    assert type(dense) is torch.optim.Adam
+    assert type(rows) is RowAdam
+    table = made.model.item_embeddings
+    assert [id(p) for group in rows.param_groups for p in group["params"]] == [id(table)]
+    assert id(table) not in [id(p) for group in dense.param_groups for p in group["params"]]
+    assert len(make().optimizers(make().model)) == 1
+
+
+def test_rows_of_a_step_are_those_that_it_draws():
+    for own in ({}, {"sharing": "sequence"}, {"sharing": "batch"}, {"window": "last"}):
+        made = method(True, **own)
+        slots = gradients(made, [Share()])[0]._nnz()
+        assert slots == pytest.approx(row_sparse.rows_of_step(made.config, made.data), rel=0.25), own
+
+
+@pytest.mark.parametrize(
+    ("items", "own", "chosen"),
+    [
+        (4000, {}, True),
+        (1000, {}, False),
+        (4000, {"sharing": "row"}, False),
+        (4000, {"loss": "ce_sampled"}, False),
+        (4000, {"kernel": "reference"}, False),
+    ],
+)
+def test_rows_are_chosen_where_a_step_draws_few(items, own, chosen):
+    made = method(None, chain(num_items=items), **own)
+    assert made.config.optimizer.sparse_rows is chosen
+    assert bool(made.row_sparse(made.model)) == chosen
+    assert made.model.items.sparse == chosen
+    if own == {}:
+        assert (row_sparse.rows_of_step(made.config, made.data) <= items / 4) == chosen
+
+
+def test_sgd_moves_all_rows():
+    config = Config(model=SASRecConfig(dim=16), method=CCEConfig(sharing="tile", batch_size=16))
+    config.optimizer.name = "sgd"
+    made = CCE(config)
+    made.prepare(chain(num_items=100_000))
+    assert config.optimizer.sparse_rows is False
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"method": {"sharing": "row"}},
+        {"method": {"sharing": "tile", "tile_rows": 1}},
+        {"method": {"loss": "cce"}},
+        {"method": {"loss": "ce_sampled", "sharing": "tile"}},
+        {"method": {"sharing": "tile", "kernel": "reference"}},
+        {"method": {"sharing": "tile"}, "optimizer": {"name": "sgd"}},
+        {"method": {"name": "ease"}, "model": {"name": "none"}},
+    ],
+)
+def test_what_cannot_be_rows_is_refused(sections):
+    optimizer = {"sparse_rows": True, **sections.get("optimizer", {})}
+    error = refused(composed(**{**sections, "optimizer": optimizer}))
+    assert error.where == "optimizer.sparse_rows"
+    assert error.fix
+    check.build(composed(**{**sections, "optimizer": {**optimizer, "sparse_rows": None}}))
+
+
+def test_rows_may_be_asked_for():
+    config = check.build(composed(method={"sharing": "tile"}, optimizer={"sparse_rows": True}))
+    assert config.optimizer.sparse_rows is True
+
+
+def test_a_model_without_such_a_look_up_is_refused(monkeypatch):
+    monkeypatch.setattr(row_sparse, "implementation", lambda kind, name: object)
+    with pytest.raises(ConfigError, match="look-up") as caught:
+        method(True)
+    assert caught.value.where == "optimizer.sparse_rows"
+    assert method(None, chain(num_items=4000)).config.optimizer.sparse_rows is False
