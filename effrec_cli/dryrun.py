@@ -17,6 +17,7 @@ from effrec_cli.data import cache, load
 from effrec_cli.data.batches import Batches, Share
 from effrec_cli.data.types import RecData
 from effrec_cli.diagnose import existing_parent, folder_bytes
+from effrec_cli.distributed import World
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.blocks import free_bytes
 from effrec_cli.methods.base import Method
@@ -177,7 +178,8 @@ def _unprepared(config: Config, folder: Path) -> tuple[Dataset, RecData | None]:
 
 def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]:
     """Returns the parameters and the memory of the run's model on these data."""
-    method = registry.implementation("methods", config.method.name)(config)
+    world = World(size=config.run.devices, device=device)
+    method = registry.implementation("methods", config.method.name)(config, world)
     data = method.prepare(data)
     with torch.device("meta"):
         model = method.build(data)
@@ -197,7 +199,7 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     }
     free = free_bytes(device)
     memory = Memory(weights, gradients, state, activations, total, free, total <= free)
-    return {"parameters": counts, "memory": asdict(memory)}
+    return {"parameters": counts, "memory": asdict(memory), "choices": method.choices()}
 
 
 def _bytes(tensors: list[Tensor]) -> int:

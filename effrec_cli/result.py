@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Result:
         config: every setting, resolved.
         precision: what `auto` became: `fp32`, `bf16` or `fp16`.
         ceiling: the best possible ranker's scores on the test cases, on synthetic data.
+        choices: settings that were left to the method, each with what it chose and why.
         schema_version: of the file's layout.
     """
 
@@ -57,6 +58,7 @@ class Result:
     config: dict[str, Any]
     precision: str = "fp32"
     ceiling: dict[str, float] | None = None
+    choices: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
 
@@ -72,6 +74,8 @@ def write(path: Path, result: Result) -> None:
     record = _finite(asdict(result))
     if result.ceiling is None:
         del record["ceiling"]
+    if not result.choices:
+        del record["choices"]
     write_json(target, record)
 
 

@@ -113,7 +113,7 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
         validate=lambda: metrics_of(data.valid),
         progress=Progress(0, world.is_main),
     )
-    _fit(method, engine)
+    _fit(method, engine, tell)
     metrics = {"valid": engine.best_metrics or metrics_of(data.valid), "test": metrics_of(data.test)}
     _leave_results(config, folder, engine, data, metrics)
 
@@ -137,7 +137,7 @@ def _leave_results(
         result.write(folder.path, result.Result(metrics=metrics, cost=cost, **described))
 
 
-def _fit(method: Method, engine: Engine) -> None:
+def _fit(method: Method, engine: Engine, tell: Say) -> None:
     """Trains to the end, from the newest checkpoint where there is one, and keeps the best weights."""
     if engine.batches is None:
         engine.meter.start()
@@ -145,6 +145,8 @@ def _fit(method: Method, engine: Engine) -> None:
         engine.meter.stop()
         return
     engine.resume_latest()
+    for setting, choice in method.choices().items():
+        tell(f"{setting}: {choice}")
     method.fit(engine)
     engine.restore_best()
 
@@ -240,8 +242,10 @@ def _run_among_others(config: Config, overrides: list[str]) -> result.Result:
 
 def _build(config: Config, data: RecData, world: World) -> tuple[Method, Batches | None, RecData]:
     """Returns the method with its model on the device, its batches, and the data as it prepared them."""
-    method: Method = registry.implementation("methods", config.method.name)(config)
+    method: Method = registry.implementation("methods", config.method.name)(config, world)
     data = method.prepare(data)
+    # Ranks on unlike devices might choose otherwise.
+    config.method = world.from_main(config.method)
     method.data = data
     torch.manual_seed(config.seed)
     method.model = method.build(data).to(world.device)
@@ -289,4 +293,5 @@ def _described(config: Config, data: RecData, method: Method, world: World) -> d
         "config": compose.resolved(config),
         "precision": resolve_precision(config.run.precision, world.device),
         "ceiling": data.ceiling,
+        "choices": method.choices(),
     }

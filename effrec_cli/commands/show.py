@@ -99,6 +99,8 @@ def _print_result(found: result.Result) -> None:
     say(f"\nprotocol  {protocol_words(found.protocol)}")
     say(f"dataset   {found.dataset.get('name')} {found.dataset.get('hash')}")
     say(f"code      {found.commit}, kernel {found.kernel}")
+    for setting, choice in found.choices.items():
+        say(f"chosen    {setting}: {choice}")
 
 
 def protocol_words(protocol: dict[str, Any]) -> str:

@@ -56,7 +56,8 @@ def _refuse(error: Exception) -> int:
 
 def _text(found: dict[str, Any], overrides: list[str]) -> str:
     command = " ".join(["effrec train", *overrides])
-    lines = [*_run_lines(found), *_parameter_lines(found)]
+    chosen = list(found.get("choices", {}).items())
+    lines = [*_run_lines(found), *chosen, *_parameter_lines(found)]
     notes = [f"\nnote: {found['note']}"] if "note" in found else []
     notes += [f"\nmemory: {found['memory']['how']}."] if found["memory"] else []
     return "\n".join([table(("what", "found"), lines), *notes, f"\n{_verdict(found, command)}"])

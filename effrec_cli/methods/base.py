@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.types import RecData
+from effrec_cli.distributed import World
 from effrec_cli.evaluation.scorer import Scorer
 from effrec_cli.schema import Config
 
@@ -26,6 +27,7 @@ class Method:
 
     Args:
         config: the whole run's settings; `config.method` is this method's dataclass.
+        world: the processes that train; one on the CPU where none are named.
 
     Attributes:
         task: how the model is fed, such as `next_item`; `none` where no network trains.
@@ -37,8 +39,9 @@ class Method:
     data: RecData
     model: nn.Module
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, world: World | None = None) -> None:
         self.config = config
+        self.world = world or World()
 
     def prepare(self, data: RecData) -> RecData:
         """Returns the data to train on; a method that compresses data does so here."""
@@ -90,6 +93,10 @@ class Method:
     def scorer(self) -> Scorer:
         """Returns what ranks the catalogue with the current weights."""
         raise TypeError(f"{type(self).__name__} cannot rank")
+
+    def choices(self) -> dict[str, str]:
+        """Returns settings that were left to the method, each with what it chose and why; none by default."""
+        return {}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the tensors that make the trained model."""

@@ -18,7 +18,8 @@ from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.methods import row_sparse
 from effrec_cli.methods.base import Method
-from effrec_cli.methods.cce_losses import (
+from effrec_cli.methods.next_item.cheaper import Choice, cheaper_loss
+from effrec_cli.methods.next_item.losses import (
     Draws,
     Rows,
     drawn_loss,
@@ -42,12 +43,17 @@ class CCE(Method):
 
     task: ClassVar[str] = "next_item"
     _made_draws: Draws | None = None
+    _choice: Choice | None = None
 
     def prepare(self, data: RecData) -> RecData:
         """Returns the data as they are; what the settings leave open is chosen for them and written down."""
         own = self.config.method
         if own.batch_size is None:
             own.batch_size = batch_size_for(data, self.config.model.max_length, own.window)
+        if own.loss == "auto":
+            dim = self.config.model.dim or width_for(data.num_items)
+            self._choice = cheaper_loss(self.config, data, dim, self.world)
+            own.loss = self._choice.loss
         if self.config.optimizer.sparse_rows is None:
             self.config.optimizer.sparse_rows = row_sparse.pays(self.config, data)
         return super().prepare(data)
@@ -119,6 +125,23 @@ class CCE(Method):
                 packed = model.packs(self._items.device, self.config.run.compile)
             model.packed = self.config.model.packed = packed
         super().fit(engine)
+
+    def choices(self) -> dict[str, str]:
+        """Returns what `method.loss=auto` became, and why."""
+        return {} if self._choice is None else {"method.loss": self._choice.why}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Returns the loss that was chosen, which a run keeps wherever it goes on."""
+        return {} if self._choice is None else {"loss": self._choice.loss}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes the loss back that the run began with, whatever would be chosen here."""
+        kept = state.get("loss")
+        if self._choice is None or kept is None:
+            return
+        self.config.method.loss = kept
+        if kept != self._choice.loss:
+            self._choice = Choice(kept, f"{kept}, as the run began; chosen here: {self._choice.why}")
 
     def scorer(self) -> SequenceScorer:
         """Returns what ranks the catalogue by the last hidden state."""

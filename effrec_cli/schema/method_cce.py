@@ -10,7 +10,8 @@ from effrec_cli.schema.problems import Problem
 
 LOSSES = ("ce", "ce_sampled", "cce", "cce_sampled", "bce", "bce_sampled", "gbce")
 FULL = ("ce", "cce")
-SOFTMAX = ("ce_sampled", "cce_sampled")
+# `auto` may become one of them.
+SOFTMAX = ("ce_sampled", "cce_sampled", "auto")
 # Those whose negatives may be shared, drawn otherwise than uniformly, and taken from the batch.
 SAMPLED = (*SOFTMAX, "bce_sampled", "gbce")
 # Ids in a run of the block sampler (effrec_kernels.problem.RUN).
@@ -25,7 +26,7 @@ class CCEConfig:
         name: always `cce`.
         loss: `ce` full softmax; `cce` the same value, a chunk of logits at a time; `ce_sampled` CE- with its
             [M, N, D] tensor; `cce_sampled` the same value without it; `bce` one negative; `bce_sampled` BCE+,
-            N of them; `gbce` gSASRec's.
+            N of them; `gbce` gSASRec's; `auto` what is cheaper of `cce` and `cce_sampled` on the device.
         num_negatives: N, negatives drawn for each target.
         sharing: which targets have the same negatives: `row` each its own, `tile` tiles of `tile_rows`
             targets, of different windows where the step has enough, `sequence` those of a window, `batch` all
@@ -48,7 +49,7 @@ class CCEConfig:
     """
 
     name: str = "cce"
-    loss: str = setting("cce_sampled", choices=LOSSES)
+    loss: str = setting("cce_sampled", choices=(*LOSSES, "auto"))
     num_negatives: int = setting(255, low=1)
     sharing: str = setting("row", choices=("row", "tile", "sequence", "batch"))
     tile_rows: int = setting(64, low=1)

@@ -1,0 +1,1 @@
+"""Parts of method cce: its losses, and the choice between them."""

@@ -1,0 +1,76 @@
+"""What `method.loss=auto` becomes: the full softmax or a sample of it, whichever this device does faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from effrec_kernels.rates import rates_of_device
+from effrec_kernels.work import break_even_negatives
+
+from effrec_cli.data.next_item import NextItemBatches
+from effrec_cli.data.types import RecData
+from effrec_cli.distributed import World
+from effrec_cli.precision import resolve_precision
+from effrec_cli.schema import Config
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which loss is cheaper, and why.
+
+    Attributes:
+        loss: `cce` or `cce_sampled`.
+        why: in one line.
+    """
+
+    loss: str
+    why: str
+
+
+def cheaper_loss(config: Config, data: RecData, dim: int, world: World) -> Choice:
+    """Returns the cheaper of `cce` and `cce_sampled`; the full softmax where they cost the same.
+
+    A function of the settings, the data's shape and the device's properties: nothing is timed, so a run that
+    is repeated on such a device chooses the same. Who computes (`method.kernel`) is not looked at, for it
+    changes no result.
+
+    Args:
+        config: of the run; `method.batch_size` is known.
+        data: the dataset.
+        dim: D, the model's width.
+        world: the processes that share a step's rows, and the device of each.
+    """
+    own = config.method
+    windows, targets = _step(config, data)
+    shares = world.size * config.run.accumulate
+    rows = max(1, targets // shares)
+    group_rows = {"row": 1, "tile": own.tile_rows, "sequence": targets // windows, "batch": rows}[own.sharing]
+    precision = resolve_precision(config.run.precision, world.device)
+    dtype = _DTYPES[precision]
+    rates = rates_of_device(world.device, dtype, data.num_items, dim)
+    sizes: dict[str, Any] = {"group_rows": max(1, min(group_rows, rows)), "item_bytes": dtype.itemsize}
+    most = break_even_negatives(rows, data.num_items, dim, rates, **sizes)
+    kept = own.num_negatives <= most
+    return Choice(
+        "cce_sampled" if kept else "cce",
+        f"{'cce_sampled' if kept else 'cce'}, for {own.num_negatives:,} negatives cost "
+        f"{'less than' if kept else 'no less than'} all {data.num_items:,} items: up to N = {most:,} would "
+        f"({rows:,} rows of width {dim}, sharing={own.sharing}, {world.device.type} {precision})",
+    )
+
+
+def _step(config: Config, data: RecData) -> tuple[int, int]:
+    """Returns windows and targets of a step, on average; at least one window."""
+    own = config.method
+    length = config.model.max_length
+    batches = NextItemBatches(data, own.batch_size, length, own.window, config.seed)
+    targets = batches.num_targets
+    if own.window == "last":
+        targets = np.minimum(targets, length)
+    windows = max(1, batches.num_samples // batches.steps_per_epoch)
+    return windows, max(windows, int(targets.sum()) // batches.steps_per_epoch)
