@@ -16,8 +16,8 @@ from effrec_cli.data.next_item import NextItemBatches, batch_size_for
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
-from effrec_cli.methods import row_sparse
 from effrec_cli.methods.base import Method
+from effrec_cli.methods.next_item import row_sparse
 from effrec_cli.methods.next_item.cheaper import Choice, cheaper_loss
 from effrec_cli.methods.next_item.losses import (
     Draws,

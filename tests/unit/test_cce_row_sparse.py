@@ -8,8 +8,8 @@ from test_check import composed, refused
 
 from effrec_cli.data.batches import Share
 from effrec_cli.errors import ConfigError
-from effrec_cli.methods import row_sparse
 from effrec_cli.methods.cce import CCE
+from effrec_cli.methods.next_item import row_sparse
 from effrec_cli.schema import Config, check
 from effrec_cli.schema.method_cce import CCEConfig
 from effrec_cli.schema.model_sasrec import SASRecConfig
@@ -130,7 +130,7 @@ def test_rows_may_be_asked_for():
 
 
 def test_a_model_without_such_a_look_up_is_refused(monkeypatch):
-    monkeypatch.setattr(row_sparse, "implementation", lambda kind, name: object)
+    monkeypatch.setattr(row_sparse, "model_for", lambda task, name: object)
     with pytest.raises(ConfigError, match="look-up") as caught:
         method(True)
     assert caught.value.where == "optimizer.sparse_rows"

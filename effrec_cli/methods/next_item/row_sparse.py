@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import nn
 
+from effrec_cli.backbone import model_for
 from effrec_cli.data.next_item import NextItemBatches
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError
-from effrec_cli.registry import implementation
 from effrec_cli.schema import Config
 from effrec_cli.schema.row_sparse import PATH, row_sparse_problems
 
@@ -62,12 +62,8 @@ def give_rows(model: nn.Module, config: Config) -> None:
             where=PATH,
             fix=f"{PATH}=false",
         )
-    _as_any(model).give_rows()
+    cast(Any, model).give_rows()
 
 
 def _gives_rows(config: Config) -> bool:
-    return hasattr(implementation("models", config.model.name), "give_rows")
-
-
-def _as_any(model: nn.Module) -> Any:
-    return model
+    return hasattr(model_for("next_item", config.model.name), "give_rows")
