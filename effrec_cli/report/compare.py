@@ -17,11 +17,15 @@ from effrec_cli.report.settings import device_name, differing, settings_of
 from effrec_cli.result import Result
 
 DEFAULT_METRIC = "ndcg@10"
+_NAMED = 3
+"""Folders named in a note."""
 
 
 @dataclass
 class Entry:
     """One line of a board: a run, or the runs that differ in nothing but the seed.
+
+    A seed that was run again is no evidence of its own: its runs count together, as their mean.
 
     Attributes:
         runs: what it is made of, all with a result.
@@ -45,12 +49,22 @@ class Entry:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of its runs, a repeated one as often as it was run."""
-        return sorted(result.seed for result in self.results)
+        """The seeds of its runs, each once."""
+        return sorted({result.seed for result in self.results})
+
+    @property
+    def repeats(self) -> list[Run]:
+        """Its runs whose seed an earlier one of them has."""
+        earlier: set[int] = set()
+        again = []
+        for run, result in zip(self.runs, self.results, strict=True):
+            again += [run] if result.seed in earlier else []
+            earlier.add(result.seed)
+        return again
 
     def scores(self, metric: str, part: str = "test") -> list[float | None]:
-        """Returns one score for each run."""
-        return [result.metrics.get(part, {}).get(metric) for result in self.results]
+        """Returns one score for each seed, in the order of their first runs."""
+        return self._by_seed(lambda result: result.metrics.get(part, {}).get(metric))
 
     def ceiling_share(self, metric: str) -> float | None:
         """Returns the mean score as a share of the best possible ranker's, where that is known."""
@@ -59,8 +73,14 @@ class Entry:
         return reached / best if best and reached is not None else None
 
     def cost(self, read: Callable[[Result], float | None]) -> float | None:
-        """Returns the mean over the runs of one figure of cost."""
-        return mean(read(result) for result in self.results)
+        """Returns the mean over the seeds of one figure of cost."""
+        return mean(self._by_seed(read))
+
+    def _by_seed(self, read: Callable[[Result], float | None]) -> list[float | None]:
+        found: dict[int, list[float | None]] = {}
+        for result in self.results:
+            found.setdefault(result.seed, []).append(read(result))
+        return [mean(values) for values in found.values()]
 
     def axes(self) -> tuple[float | None, float | None, float | None]:
         """Returns what TPME is made of: seconds an epoch, trainable parameters, peak bytes."""
@@ -146,7 +166,7 @@ def _board(runs: list[Run], metric: str | None, per_run: bool) -> Board:
     chosen = metric or _usual_metric(_result(run) for run in runs)
     entries.sort(key=lambda entry: _rank(mean(entry.scores(chosen))))
     first = _result(runs[0])
-    notes = [*_fill_tpme(entries), *_mixed_commits(entries)]
+    notes = [*_fill_tpme(entries), *_mixed_commits(entries), *_repeated(entries)]
     dataset, content_hash = str(first.dataset.get("name")), str(first.dataset.get("hash"))
     return Board(dataset, content_hash, _comparable(first.protocol), chosen, entries, notes)
 
@@ -186,6 +206,18 @@ def _mixed_commits(entries: list[Entry]) -> list[str]:
         if mixed
         else []
     )
+
+
+def _repeated(entries: list[Entry]) -> list[str]:
+    """Returns one line on the runs that repeat the settings and the seed of another."""
+    again = [str(run.folder) for entry in entries for run in entry.repeats]
+    if not again:
+        return []
+    more = f" and {len(again) - _NAMED} more" if len(again) > _NAMED else ""
+    return [
+        f"Settings and seed of another run: {', '.join(again[:_NAMED])}{more}; a seed counts once, as the mean "
+        "of its runs."
+    ]
 
 
 def _usual_metric(results: Iterable[Result]) -> str:

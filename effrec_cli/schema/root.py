@@ -63,7 +63,7 @@ class RunConfig:
     device: str = setting("auto", choices=("auto", "cpu", "cuda"))
     devices: int = setting(1, low=1)
     precision: str = setting("auto", choices=("auto", "fp32", "bf16", "fp16"))
-    max_epochs: int = setting(100, low=0)
+    max_epochs: int = setting(100, low=1)
     max_steps: int | None = setting(None, low=1)
     max_minutes: float | None = setting(None, above=0)
     accumulate: int = setting(1, low=1)

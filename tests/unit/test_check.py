@@ -128,6 +128,17 @@ def test_all_problems_are_listed_first_first():
     assert "where: my.yaml" in text
 
 
+@pytest.mark.parametrize("name", ["x/../y", "/x", "a\0b", "a\tb", " ", "x" * 101, "ü" * 51])
+def test_a_name_that_no_folder_can_have_is_refused(name):
+    error = refused({**composed(), "name": name})
+    assert (error.where, error.fix) == ("name", "name=WORD, or run.dir=PATH")
+
+
+@pytest.mark.parametrize("name", ["x", "größer als 3", "a.b", "x" * 100, "", None])
+def test_any_other_name_will_do(name):
+    assert check.build({**composed(), "name": name}).name == name
+
+
 def test_the_source_is_named():
     assert refused(composed(method={"x": 1}), "old/config.yaml").where == "old/config.yaml: method.x"
 
@@ -135,6 +146,10 @@ def test_the_source_is_named():
 @pytest.mark.parametrize(
     ("sections", "where"),
     [
+        ({"dataset": {"name": "a/../b"}}, "dataset.name"),
+        ({"run": {"dir": ""}}, "run.dir"),
+        ({"run": {"dir": " "}}, "run.dir"),
+        ({"run": {"dir": "out\n"}}, "run.dir"),
         ({"evaluation": {"monitor": "ndcg@7"}}, "evaluation.monitor"),
         ({"evaluation": {"monitor": "ndgc@10"}}, "evaluation.monitor"),
         ({"evaluation": {"metrics": ["ndcg", "auc"]}}, "evaluation.metrics"),
@@ -171,7 +186,6 @@ def test_contradictions(sections, where):
     [
         {"run": {"precision": "fp16", "device": "auto"}},
         {"run": {"patience": 3, "validate_every": 8, "max_epochs": 8}},
-        {"run": {"patience": 3, "max_epochs": 0}},
         {"model": {"dim": 33, "num_heads": 3}},
         {"method": {"sampler": "popularity", "correction": "logq", "sharing": "tile", "in_batch": 255}},
         {"method": {"sampler": "popularity", "correction": "none", "loss": "ce_sampled"}},
@@ -302,3 +316,9 @@ def test_known_paths_follow_the_named_sections():
     assert "method.l2" in paths
     assert "method.num_negatives" not in paths
     assert "dataset.split.kind" in paths
+
+
+def test_a_run_of_no_epoch_is_refused():
+    error = refused(composed(run={"max_epochs": 0}))
+    assert error.where == "run.max_epochs"
+    assert error.fix == "write 1 or more"

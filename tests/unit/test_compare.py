@@ -201,10 +201,29 @@ def test_a_copied_folder_counts_once_and_is_named(tmp_path, capsys):
 def test_a_repeated_run_is_no_copy(tmp_path, capsys):
     leave_run(tmp_path / "a", make_result(0.1, cost=make_cost(10.0)))
     leave_run(tmp_path / "b", make_result(0.1, cost=make_cost(10.1)))
+    leave_run(tmp_path / "c", make_result(0.4, seed=2, cost=make_cost(40.0)))
     (board,) = compare([tmp_path]).boards
-    assert [entry.seeds for entry in board.entries] == [[1, 1]]
+    (entry,) = board.entries
+    assert len(entry.runs) == 3
+    assert entry.seeds == [1, 2], "a seed that was run again is no evidence of its own"
+    assert entry.scores("ndcg@10") == pytest.approx([0.1, 0.4])
+    assert entry.cost(lambda found: found.cost.seconds_per_epoch) == pytest.approx((10.05 + 40) / 2)
     main([str(tmp_path)])
-    assert "Counted once" not in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Counted once" not in out
+    assert f"Settings and seed of another run: {tmp_path / 'b'};" in out
+
+
+def test_a_single_seed_has_no_deviation_however_often_it_was_run(tmp_path):
+    for at in range(5):
+        leave_run(tmp_path / str(at), make_result(0.1 + at / 1000, cost=make_cost(10.0 + at)))
+    (board,) = compare([tmp_path]).boards
+    assert "±" not in board_table(board).rows[0][4]
+    (note,) = [note for note in board.notes if "another run" in note]
+    assert "and 1 more" in note
+    (apart,) = compare([tmp_path], per_run=True).boards
+    assert len(apart.entries) == 5
+    assert not [note for note in apart.notes if "another run" in note]
 
 
 def test_runs_are_found_at_any_depth_once_and_not_inside_runs(tmp_path, monkeypatch):
