@@ -81,7 +81,7 @@ class CCE(Method):
         return self.model
 
     def row_sparse(self, model: nn.Module) -> dict[Tensor, int]:
-        """Returns the item table where only the rows that a step draws are to move, and how many those are."""
+        """Returns the item table where only rows that a step draws are to move, and how many those are."""
         if not self.config.optimizer.sparse_rows:
             return {}
         return {cast(Any, model).item_embeddings: row_sparse.rows_of_step(self.config, self.data)}

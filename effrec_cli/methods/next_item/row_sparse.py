@@ -18,11 +18,11 @@ from effrec_cli.schema.row_sparse import PATH, row_sparse_problems
 LARGEST_SHARE = 1 / 4
 """Of the catalogue, that a step may draw where moving rows alone is chosen by itself.
 
-A drawn row moves about 56 bytes a number: its slot cleared, written, summed by pieces and read for the norm
-(28), then Adam's 28. A row of the table, dense, moves 36: cleared and read for the norm (8), then Adam's 28.
-In memory slots, pieces and sums are 12 bytes a drawn number; dense, head and look-up have a gradient each, 8
-bytes a number of the table. So a quarter of the rows is 40 % of the bytes moved and of those held: enough to be
-worth that what no one drew stands still.
+A drawn row moves about 56 bytes a number: its slot cleared, written, summed by pieces and read for the
+norm (28), then Adam's 28. A row of the table, dense, moves 36: cleared and read for the norm (8), then Adam's
+28. In memory slots, pieces and sums are 12 bytes a drawn number; dense, head and look-up have a gradient
+each, 8 bytes a number of the table. So a quarter of the rows is 40 % of the bytes moved and of those held:
+enough to be worth that what no one drew stands still.
 """
 
 
