@@ -93,8 +93,9 @@ def _train_rank(config: Config, folder: RunFolder, world: World) -> None:
 
 def train(config: Config, folder: RunFolder, world: World) -> None:
     """Runs the stages of one process: data, model, training, evaluation, result."""
-    tell = _teller(folder, world)
-    data = load(config.dataset, Path(config.data_root), tell)
+    tell, meter = _teller(folder, world), CostMeter(world.device)
+    with meter.beside("data"):
+        data = load(config.dataset, Path(config.data_root), tell)
     tell(_what_is_trained(config, data, world))
     with outofmemory.explained(config, world.device):
         method, batches, data = _build(config, data, world)
@@ -109,12 +110,13 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
         config=config,
         folder=folder,
         world=world,
-        meter=CostMeter(world.device),
+        meter=meter,
         validate=lambda: metrics_of(data.valid),
         progress=Progress(0, world.is_main),
     )
-    _fit(method, engine, tell)
-    metrics = {"valid": engine.best_metrics or metrics_of(data.valid), "test": metrics_of(data.test)}
+    valid = _fit(method, engine, tell)
+    with meter.beside("test"):
+        metrics = {"valid": valid, "test": metrics_of(data.test)}
     _leave_results(config, folder, engine, data, metrics)
 
 
@@ -137,18 +139,25 @@ def _leave_results(
         result.write(folder.path, result.Result(metrics=metrics, cost=cost, **described))
 
 
-def _fit(method: Method, engine: Engine, tell: Say) -> None:
-    """Trains to the end, from the newest checkpoint where there is one, and keeps the best weights."""
+def _fit(method: Method, engine: Engine, tell: Say) -> dict[str, float]:
+    """Trains to the end, from the newest checkpoint where there is one, and keeps the best weights.
+
+    Returns:
+        their validation metrics. To validate is a part of the cost of every method, with a loop or without.
+    """
     if engine.batches is None:
         engine.meter.start()
         method.fit(engine)
+        with engine.meter.validating():
+            metrics = engine.validate()
         engine.meter.stop()
-        return
+        return metrics
     engine.resume_latest()
     for setting, choice in method.choices().items():
         tell(f"{setting}: {choice}")
     method.fit(engine)
     engine.restore_best()
+    return engine.best_metrics
 
 
 def say(text: str) -> None:

@@ -39,9 +39,10 @@ class _Kept:
 class CostMeter:
     """Accumulates one run's cost over its training, its validations and its interruptions.
 
-    The order of calls is `start`, then for each epoch `epoch_started`, `epoch_ended`, with `validating()`
-    around each validation and `validated` after it, then `stop` and `costs`. What counts as what is said in
-    `Cost`. On a GPU each of these waits for the device, so that times are true; nothing is done per step.
+    What comes before and after is measured `beside` it. The order of calls is `start`, then for each epoch
+    `epoch_started`, `epoch_ended`, with `validating()` around each validation and `validated` after it, then
+    `stop` and `costs`. What counts as what is said in `Cost`. On a GPU each of these waits for the device, so
+    that times are true; nothing is done per step.
     Work that a killed run did after its last checkpoint is not counted: the run that goes on does it anew.
 
     Args:
@@ -65,7 +66,19 @@ class CostMeter:
         self._running_since: float | None = None
         self._joules_at_start = 0.0
         self._epoch_since: float | None = None
+        self._beside: dict[str, float] = {}
         self._kept = _Kept(joules=0.0 if self._energy else None)
+
+    @contextmanager
+    def beside(self, what: str) -> Iterator[None]:
+        """Takes the time inside as `seconds_<what>` of `Cost`, which is no part of its `seconds_total`.
+
+        Args:
+            what: `data` or `test`.
+        """
+        before = self._now()
+        yield
+        self._beside[what] = self._now() - before
 
     def start(self) -> None:
         """Starts the clocks; memory and energy used before do not count."""
@@ -148,6 +161,8 @@ class CostMeter:
             seconds_validation=kept.validating,
             epochs=len(kept.epochs),
             first_epoch_counted=len(kept.epochs) == 1,
+            seconds_data=self._beside.get("data"),
+            seconds_test=self._beside.get("test"),
         )
 
     def _now(self) -> float:

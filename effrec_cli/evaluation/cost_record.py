@@ -25,7 +25,9 @@ class Cost:
     """What a run cost, over all its parts if it was interrupted and resumed.
 
     Attributes:
-        seconds_total: wall time of training and validating, from the meter's start to its stop.
+        seconds_total: wall time of training and validating, for every method: the loop with its validations,
+            or fitting and the one validation of a method without a loop. Getting the data, building the model
+            and ranking the test cases are not in it.
         seconds_per_epoch: median training time of an epoch without validation; the first epoch, which warms
             up, is left out where there are more. None where no epoch ran.
         seconds_to_95: training time, without validation, until 95 % of the best validation score was first
@@ -40,6 +42,9 @@ class Cost:
         flops_per_sample: floating-point operations of one sample's forward pass (a multiply-add is two), in
             matrix products, convolutions and attention. None where they cannot be counted.
         seconds_validation: the part of `seconds_total` that was spent validating.
+        seconds_data: beside `seconds_total`, until the data were open: fetched and prepared where that was
+            still to be done. Of the part of the run that finished it; None where not measured.
+        seconds_test: beside `seconds_total`, ranking the test cases.
         epochs: complete epochs.
         first_epoch_counted: `seconds_per_epoch` is the time of the only epoch, warm-up included.
     """
@@ -55,5 +60,7 @@ class Cost:
     training_rows: int
     flops_per_sample: float | None
     seconds_validation: float = 0.0
+    seconds_data: float | None = None
+    seconds_test: float | None = None
     epochs: int = 0
     first_epoch_counted: bool = False

@@ -215,8 +215,8 @@ def _repeated(entries: list[Entry]) -> list[str]:
         return []
     more = f" and {len(again) - _NAMED} more" if len(again) > _NAMED else ""
     return [
-        f"Settings and seed of another run: {', '.join(again[:_NAMED])}{more}; a seed counts once, as the mean "
-        "of its runs."
+        f"Settings and seed of another run: {', '.join(again[:_NAMED])}{more}; "
+        "a seed counts once, as the mean of its runs."
     ]
 
 

@@ -43,12 +43,18 @@ def cost_table(result: Result) -> Table:
     cost = result.cost
     rows = [
         [
-            "time",
+            "time in all",
             figures.seconds(cost.seconds_total),
-            f"{figures.seconds(cost.seconds_validation)} of it validating",
+            f"training and validating, {figures.seconds(cost.seconds_validation)} of it validating",
         ],
         ["time of an epoch", figures.seconds(cost.seconds_per_epoch), _epochs(result)],
-        ["time to 95 %", figures.seconds(cost.seconds_to_95), "of the best validation score"],
+        [
+            "time to 95 %",
+            figures.seconds(cost.seconds_to_95),
+            "of the best validation score; training alone",
+        ],
+        ["beside it: data", figures.seconds(cost.seconds_data), "fetching, preparing, opening"],
+        ["beside it: test", figures.seconds(cost.seconds_test), "ranking the test cases"],
         ["energy", figures.joules(cost.joules), ""],
         ["peak memory", figures.memory(cost.peak_memory_bytes), cost.memory_kind],
         ["parameters", figures.count(cost.parameters.all), _parameters(result)],

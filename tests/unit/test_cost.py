@@ -75,6 +75,21 @@ def test_times_energy_and_memory_of_a_whole_run(machine):
     assert (found.epochs, found.first_epoch_counted, found.training_rows) == (4, False, 7)
 
 
+def test_what_is_measured_beside_the_run_is_no_part_of_it(machine):
+    meter = machine.meter()
+    assert (costs(meter).seconds_data, costs(meter).seconds_test) == (None, None)
+    with meter.beside("data"):
+        machine.work(50)
+    meter.start()
+    machine.work(3)
+    meter.stop()
+    with meter.beside("test"):
+        machine.work(7)
+    found = costs(meter)
+    assert (found.seconds_total, found.seconds_data, found.seconds_test) == (3, 50, 7)
+    assert found.joules == 30
+
+
 def test_single_epoch_is_taken_and_flagged(machine):
     meter = machine.meter()
     meter.start()
