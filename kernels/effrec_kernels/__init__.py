@@ -5,6 +5,8 @@ from .binary import binary_cross_entropy_sampled, gbce, gbce_beta
 from .dense import sampled_cross_entropy_dense
 from .dispatch import KERNELS, KernelUnavailable, which_kernel
 from .linear import linear_cross_entropy
+from .lookup import vocab_parallel_embedding, vocab_parallel_range
+from .parallel import vocab_parallel_cross_entropy
 from .popularity import Popularity, mixed_log_q, popularity
 from .rng import draw_negatives
 from .row_adam import AdamRule, Moments, RowAdam, adam_rows_
@@ -32,5 +34,8 @@ __all__ = [
     "reference",
     "sampled_cross_entropy",
     "sampled_cross_entropy_dense",
+    "vocab_parallel_cross_entropy",
+    "vocab_parallel_embedding",
+    "vocab_parallel_range",
     "which_kernel",
 ]

@@ -89,7 +89,7 @@ def full_problem(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, fra
         row_start=0,
         sampler="uniform",
         **_sharing(hidden, Negatives(None, None, Stream())),
-        **_common(hidden, form, frame),
+        **_common(hidden, items, form, frame),
         kernel=which_kernel(frame.kernel, hidden, full=True, limit=_limit(frame)),
     )
 
@@ -107,7 +107,7 @@ def sampled_problem(
     return Problem(
         hidden=hidden,
         items=items,
-        targets=_inside(targets.long(), sharing["boundaries"], frame.ignore_index),
+        targets=inside(targets.long(), sharing["boundaries"], frame.ignore_index),
         state=_state(hidden, drawn.stream),
         rows=rows,
         negatives=drawn.negatives,
@@ -119,7 +119,7 @@ def sampled_problem(
         row_start=row_start,
         sampler=checks.check_sampler(drawn.sampler, items),
         **sharing,
-        **_common(hidden, form, frame),
+        **_common(hidden, items, form, frame),
         kernel=which_kernel(frame.kernel, hidden, limit=_limit(frame, rows, sharing["sharing"])),
     )
 
@@ -132,7 +132,7 @@ def _check(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, frame: Fr
         raise ValueError(f"chunk_bytes must be positive, not {frame.chunk_bytes}")
 
 
-def _common(hidden: Tensor, form: Form, frame: Frame) -> dict[str, Any]:
+def _common(hidden: Tensor, items: Tensor, form: Form, frame: Frame) -> dict[str, Any]:
     """Returns the attributes of a problem that do not depend on where candidates come from."""
     return {
         "objective": form.objective,
@@ -144,6 +144,8 @@ def _common(hidden: Tensor, form: Form, frame: Frame) -> dict[str, Any]:
         "deterministic": frame.deterministic,
         "sparse": frame.sparse,
         "compute_dtype": compute_dtype(hidden),
+        "num_items": len(items),
+        "first_item": 0,
     }
 
 
@@ -207,7 +209,7 @@ def _num_groups(num_rows: int, row_offset: int | Tensor, sharing: dict[str, Any]
     return num_tiles(row_offset, num_rows, sharing["tile_rows"], sharing["tile_stride"])
 
 
-def _inside(targets: Tensor, boundaries: Tensor | None, ignore_index: int) -> Tensor:
+def inside(targets: Tensor, boundaries: Tensor | None, ignore_index: int) -> Tensor:
     """Returns the targets, `ignore_index` in rows that belong to no sequence."""
     if boundaries is None:
         return targets

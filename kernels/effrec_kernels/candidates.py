@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ def candidates(problem: Problem, part: Part, dtype: torch.dtype) -> tuple[Tensor
     """Returns ids and starting logits [m, N + 1], the positive in column 0 and its negatives after it.
 
     Logits start as what is added to the products: 0 for the positive, k for usable negatives, -inf for hits
-    and unused slots. Unusable slots hold the row's positive, so every id is safe to read.
+    and unused slots. Unusable slots hold the row's positive, so every id is safe to read. From a slice of the
+    catalogue there are as many columns as the row with the most usable negatives needs.
 
     Args:
         problem: where negatives come from.
@@ -25,14 +27,42 @@ def candidates(problem: Problem, part: Part, dtype: torch.dtype) -> tuple[Tensor
     """
     shape = (len(part.at), problem.num_negatives + 1)
     ids = torch.empty(shape, dtype=dtype, device=part.at.device)
-    ids[:, 0] = part.targets
+    ids[:, 0] = part.positives
     fill_ids(problem, part.at, ids[:, 1:])
-    unusable = _mask_unusable(problem, ids)
+    unusable = _mask_unusable(problem, ids, part.targets[:, None])
     logits = torch.empty(shape, dtype=problem.accumulate_dtype, device=ids.device)
     logits[:, 0] = 0
     logits[:, 1:] = correction_term(problem, unusable, ids[:, 1:])
     logits[:, 1:].masked_fill_(unusable, float("-inf"))
-    return ids, logits
+    if not problem.is_slice:
+        return ids, logits
+    pack = Packing.of(logits != float("-inf"), least=2)
+    return pack(ids, ids[:, :1]), pack(logits, logits.new_full((1, 1), float("-inf")))
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Moves the slots of each row that are kept to its left.
+
+    Attributes:
+        places: int64 [m, N], where each slot goes; `width` for those that are left out.
+        width: as many as the row that keeps the most.
+    """
+
+    places: Tensor
+    width: int
+
+    @classmethod
+    def of(cls, keep: Tensor, least: int = 1) -> Packing:
+        """Returns the packing of the slots `keep`, bool [m, N], into `least` columns or more."""
+        counts = keep.cumsum(dim=1)
+        width = max(least, int(counts[:, -1].max()))
+        return cls(torch.where(keep, counts - 1, width), width)
+
+    def __call__(self, slots: Tensor, fill: Tensor) -> Tensor:
+        """Returns [m, width]: what was kept of `slots` [m, N], and `fill` (broadcast) behind it."""
+        out = fill.expand(len(slots), self.width + 1).clone()
+        return out.scatter_(1, self.places, slots)[:, : self.width]
 
 
 def all_negatives(problem: Problem) -> Tensor:
@@ -43,10 +73,10 @@ def all_negatives(problem: Problem) -> Tensor:
     return ids
 
 
-def _mask_unusable(problem: Problem, ids: Tensor) -> Tensor:
+def _mask_unusable(problem: Problem, ids: Tensor, targets: Tensor) -> Tensor:
     """Returns bool [m, N], true at hits and unused slots, which come to hold their row's positive."""
     positives, negatives = ids[:, :1], ids[:, 1:]
-    unusable = negatives == positives
+    unusable = negatives == targets
     if problem.may_miss:
         outside = (negatives < 0) | (negatives >= len(problem.items))
         unusable |= outside
@@ -66,16 +96,23 @@ def correction_term(problem: Problem, unusable: Tensor, ids: Tensor) -> Tensor |
         unusable: bool [..., N], slots that are left out.
         ids: [..., N] in [0, V), of shape that broadcasts to `unusable`.
     """
-    others = max(len(problem.items) - 1, 1)
+    others = _others(problem)
     if problem.correction == "none":
         return 0.0
     if problem.correction == "constant":
         return math.log(others) - math.log(problem.num_negatives + 1)
     if problem.correction == "logq":
         return _log_q_term(problem, ids)
-    usable = problem.num_negatives - unusable.sum(dim=-1, keepdim=True)
-    # A row without a usable negative has no term for k to be in.
-    return math.log(others) - usable.clamp_(min=1).to(problem.accumulate_dtype).log_()
+    return exact_term(problem, problem.num_negatives - unusable.sum(dim=-1, keepdim=True))
+
+
+def exact_term(problem: Problem, usable: Tensor) -> Tensor:
+    """Returns log((V-1) / n) for n usable negatives; a row without one has no term for k to be in."""
+    return math.log(_others(problem)) - usable.clamp(min=1).to(problem.accumulate_dtype).log_()
+
+
+def _others(problem: Problem) -> int:
+    return max(problem.num_items - 1, 1)
 
 
 def _log_q_term(problem: Problem, ids: Tensor) -> Tensor | float:

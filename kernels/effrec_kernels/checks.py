@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ REDUCTIONS = ("mean", "sum", "none")
 
 def check_tensors(hidden: Tensor, items: Tensor, targets: Tensor, row_weights: Tensor | None) -> None:
     """Raises ValueError or TypeError where shapes, dtypes or devices do not fit together."""
+    check_plain("hidden", hidden)
+    check_plain("items", items)
     if hidden.dim() != 2 or items.dim() != 2 or hidden.shape[1] != items.shape[1]:
         raise ValueError(
             f"hidden must be [M, D] and items [V, D] with the same D, not {_shape(hidden)} and "
@@ -36,6 +39,17 @@ def check_tensors(hidden: Tensor, items: Tensor, targets: Tensor, row_weights: T
     for name, tensor in (("items", items), ("targets", targets)):
         if tensor.device != hidden.device:
             raise ValueError(f"{name} is on {tensor.device}, hidden on {hidden.device}")
+
+
+def check_plain(name: str, tensor: Tensor) -> None:
+    """Raises TypeError for a DTensor: kernels read a tensor's own memory, of which a rank has a part."""
+    module = sys.modules.get("torch.distributed.tensor")
+    if module is not None and isinstance(tensor, module.DTensor):
+        raise TypeError(
+            f"{name} is a DTensor, spread over ranks. Under FSDP compute the loss in the forward of the "
+            "module that holds the table, where it is whole. To train a table that no GPU holds, give each "
+            "rank its rows (to_local()) and call effrec_kernels.vocab_parallel_cross_entropy"
+        )
 
 
 def check_negatives(
@@ -183,8 +197,9 @@ def check_ids(problem: Problem) -> None:
 
     Always on a CPU; on other devices only with EFFREC_DEBUG=1, for looking at values there waits for them.
     Targets and negatives equal to `ignore_index` are allowed, and so is anything in rows without a target.
+    Of a slice of the catalogue nothing is looked at: its numbers come from a problem that was.
     """
-    if problem.targets.device.type != "cpu" and os.environ.get("EFFREC_DEBUG") != "1":
+    if problem.objective == "apart" or not _looks_at(problem.targets):
         return
     ignored, num_items = problem.ignore_index, len(problem.items)
     _check_ids_in_range("targets", problem.targets, ignored, num_items)
@@ -195,6 +210,27 @@ def check_ids(problem: Problem) -> None:
         _check_ids_in_range("negatives", negatives, ignored, num_items)
     if problem.boundaries is not None:
         _check_rising(problem.boundaries, len(problem.targets))
+
+
+def check_numbers(name: str, ids: Tensor, num_items: int) -> None:
+    """Raises TypeError or IndexError unless `ids` are items, as far as `check_ids` would look."""
+    if ids.dtype not in INTEGERS:
+        raise TypeError(f"{name} must be int32 or int64, not {ids.dtype}")
+    if _looks_at(ids):
+        _check_ids_in_range(name, ids, 0, num_items)
+
+
+def check_table(name: str, items: Tensor) -> None:
+    """Raises TypeError or ValueError unless `items` is a table of rows."""
+    check_plain(name, items)
+    if items.dim() != 2 or len(items) < 1 or items.dtype not in FLOATS:
+        raise ValueError(
+            f"{name} must be float [V, D] with V of 1 or more, not {items.dtype} {_shape(items)}"
+        )
+
+
+def _looks_at(ids: Tensor) -> bool:
+    return ids.device.type == "cpu" or os.environ.get("EFFREC_DEBUG") == "1"
 
 
 def _check_rising(boundaries: Tensor, num_rows: int) -> None:

@@ -12,7 +12,7 @@ from . import chunks
 from .checks import check_ids
 from .full import Full
 from .groups import rows_of_groups
-from .objectives import Upstream
+from .objectives import Results, Upstream
 from .parts import Part, Sums
 from .picked import Dense, Gathered
 from .problem import Problem
@@ -26,12 +26,12 @@ class Route(Protocol):
         """Yields the positions `rows` in the pieces that are to be computed together."""
         ...
 
-    def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
+    def __call__(self, part: Part, sums: Sums) -> Results:
         """Returns loss and log-sum-exp [m] of a piece, and adds its gradients to `sums`."""
         ...
 
 
-Computer = Callable[[Problem, Upstream | None, Sums], tuple[Tensor, Tensor]]
+Computer = Callable[[Problem, Upstream | None, Sums], Results]
 
 
 def computer(kernel: str) -> Computer:
@@ -39,8 +39,10 @@ def computer(kernel: str) -> Computer:
     return {"torch": compute}[kernel]
 
 
-def compute(problem: Problem, upstream: Upstream | None, sums: Sums) -> tuple[Tensor, Tensor]:
-    """Returns loss and log-sum-exp [M] of all rows, zero where there is no target.
+def compute(problem: Problem, upstream: Upstream | None, sums: Sums) -> Results:
+    """Returns loss and log-sum-exp [M] of all rows, or what the objective has in their place.
+
+    They are zero where there is no target.
 
     Args:
         problem: what to compute.
@@ -49,19 +51,19 @@ def compute(problem: Problem, upstream: Upstream | None, sums: Sums) -> tuple[Te
     """
     check_ids(problem)
     zeros = torch.zeros(len(problem.targets), dtype=problem.accumulate_dtype, device=problem.hidden.device)
-    loss, lse = zeros, zeros.clone()
+    results = tuple(zeros.clone() for _ in range(3 if problem.objective == "apart" else 2))
     rows = _rows_to_visit(problem)
     if len(rows) == 0:
-        return loss, lse
+        return results
     # Autocast would round inside products whose operands and sums were chosen here.
     with torch.autocast(problem.hidden.device.type, enabled=False):
         route = choose_route(problem)
         for at in route.chunks(rows):
             valid = problem.targets.index_select(0, at) != problem.ignore_index
-            part_loss, part_lse = route(_part(problem, at, valid, upstream), sums)
-            loss.index_copy_(0, at, part_loss.masked_fill_(~valid, 0))
-            lse.index_copy_(0, at, part_lse.masked_fill_(~valid, 0))
-    return loss, lse
+            found = route(_part(problem, at, valid, upstream), sums)
+            for whole, piece in zip(results, found, strict=True):
+                whole.index_copy_(0, at, piece.masked_fill_(~valid, 0))
+    return results
 
 
 def choose_route(problem: Problem) -> Route:
@@ -74,7 +76,7 @@ def choose_route(problem: Problem) -> Route:
     # Where a row draws an item twice, the dense way adds up in no fixed order on a GPU.
     ordered = problem.deterministic and not problem.hidden.is_cpu
     if not ordered and chunks.dense_is_cheaper(
-        len(problem.items), problem.num_negatives, problem.hidden.device
+        problem.num_items, problem.num_negatives, problem.hidden.device
     ):
         return Dense(problem)
     return Gathered(problem)
@@ -93,9 +95,12 @@ def _part(problem: Problem, at: Tensor, valid: Tensor, upstream: Upstream | None
     Products are divided by the temperature, so what flows back into them is, too.
     """
     hidden = problem.working(problem.hidden.index_select(0, at))
+    targets = problem.targets.index_select(0, at).masked_fill_(~valid, 0)
+    elsewhere = targets == len(problem.items)
     return Part(
         at=at,
-        targets=problem.targets.index_select(0, at).masked_fill_(~valid, 0),
+        targets=targets,
+        positives=targets.masked_fill(elsewhere, 0) if problem.is_slice else targets,
         hidden=hidden.masked_fill(~valid[:, None], 0),
         upstream=None if upstream is None else upstream.take(at, valid) / problem.temperature,
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .chunks import full_block, slices
-from .objectives import softmax_loss
+from .objectives import Results, lowest_peak, per_weight, softmax_loss
 from .parts import Part, Sums, push
 from .problem import Problem
 from .products import divide_, mm, row_dots
@@ -30,16 +30,18 @@ class Full:
         self.table = problem.working(problem.items)
         self.blocks = list(slices(num_items, width))
         self.temperature = problem.temperature
+        self.apart = problem.objective == "apart"
 
     def chunks(self, rows: Tensor) -> Iterable[Tensor]:
         """Returns the rows a block of logits at a time."""
         return rows.split(self.rows)
 
-    def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
+    def __call__(self, part: Part, sums: Sums) -> Results:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
-        positive = row_dots(self.table.index_select(0, part.targets), part.hidden)
+        positive = row_dots(self.table.index_select(0, part.positives), part.hidden)
         divide_(positive, self.temperature)
-        peak, others = positive, torch.zeros_like(positive)
+        others = torch.zeros_like(positive)
+        peak = lowest_peak(torch.full_like(positive, float("-inf"))) if self.apart else positive
         for block in self.blocks:
             logits = self._other_logits(part, block)
             higher = torch.maximum(peak, logits.amax(dim=1))
@@ -49,6 +51,8 @@ class Full:
         if part.upstream is not None:
             kept = weights if len(self.blocks) == 1 else None
             self._push(part, sums, positive, peak, others, kept)
+        if self.apart:
+            return positive, peak + others.log(), len(self.table) - (part.targets < len(self.table)).to(peak)
         loss = softmax_loss(positive, peak, others)
         return loss, loss + positive
 
@@ -61,15 +65,23 @@ class Full:
         self, part: Part, sums: Sums, positive: Tensor, peak: Tensor, others: Tensor, kept: Tensor | None
     ) -> None:
         """Adds the gradients to `sums`, from the weights `kept` of the only block or computed again."""
-        assert part.upstream is not None
-        own = torch.exp(positive - peak)
-        inverse = 1 / (own + others)
-        of_positive = part.upstream.of_positive(others * inverse, own * inverse)
-        scale = (part.upstream.of_negatives * inverse)[:, None]
+        of_positive, scale = self._upstream(part, positive, peak, others)
         for block in self.blocks:
             weights = self._other_logits(part, block).sub_(peak[:, None]).exp_() if kept is None else kept
-            slopes = _put_(weights.mul_(scale), part.targets, block, of_positive)
+            slopes = _put_(weights.mul_(scale[:, None]), part.targets, block, of_positive)
             push(slopes, part, self.table[block], Sums(sums.hidden, _rows(sums.items, block)))
+
+    def _upstream(self, part: Part, positive: Tensor, peak: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the gradient by the positive's logit, and what the others' weights are multiplied by."""
+        assert part.upstream is not None
+        if self.apart:
+            assert part.upstream.lse is not None
+            return part.upstream.loss, per_weight(part.upstream.lse, others)
+        own = torch.exp(positive - peak)
+        inverse = 1 / (own + others)
+        return part.upstream.of_positive(
+            others * inverse, own * inverse
+        ), part.upstream.of_negatives * inverse
 
 
 def _put_(matrix: Tensor, columns: Tensor, block: slice, values: Tensor) -> Tensor:

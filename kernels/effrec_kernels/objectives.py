@@ -13,6 +13,9 @@ from torch.nn.functional import softplus
 
 from .problem import Problem
 
+# What is known of m rows, [m] each: loss and log-sum-exp, or what the objective has in their place.
+Results = tuple[Tensor, ...]
+
 
 @dataclass(frozen=True)
 class Upstream:
@@ -95,8 +98,37 @@ def binary_(logits: Tensor, upstream: Upstream | None, beta: float) -> tuple[Ten
     return loss, torch.zeros_like(loss)
 
 
-def objective_(problem: Problem, logits: Tensor, upstream: Upstream | None) -> tuple[Tensor, Tensor]:
+def apart_(logits: Tensor, upstream: Upstream | None) -> Results:
+    """Returns z_0, log(sum_j exp z_j) without z_0, -inf where no negative is usable, and how many are.
+
+    What flows back into the first is `upstream.loss`, into the second `upstream.lse`.
+    """
+    positive, others = logits[:, 0].clone(), logits[:, 1:]
+    usable = (others != float("-inf")).sum(dim=1).to(logits.dtype)
+    peak = lowest_peak(others.amax(dim=1))
+    weights = others.sub_(peak[:, None]).exp_()
+    total = weights.sum(dim=1)
+    if upstream is not None:
+        assert upstream.lse is not None
+        weights.mul_(per_weight(upstream.lse, total)[:, None])
+        logits[:, 0] = upstream.loss
+    return positive, peak + total.log(), usable
+
+
+def lowest_peak(peak: Tensor) -> Tensor:
+    """Returns a maximum to subtract: finite, so that -inf never meets -inf."""
+    return peak.clamp(min=torch.finfo(peak.dtype).min)
+
+
+def per_weight(upstream: Tensor, total: Tensor) -> Tensor:
+    """Returns `upstream` shared out over weights of this total; 0 where there are none."""
+    return upstream / torch.where(total > 0, total, 1)
+
+
+def objective_(problem: Problem, logits: Tensor, upstream: Upstream | None) -> Results:
     """Returns what the problem's objective makes of the rows' logits, which it overwrites."""
+    if problem.objective == "apart":
+        return apart_(logits, upstream)
     if problem.objective == "binary":
         return binary_(logits, upstream, problem.beta)
     return softmax_(logits, upstream)

@@ -43,7 +43,7 @@ def _loss_sum(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
     dtype = problem.accumulate_dtype
     weights = torch.ones_like(problem.targets, dtype=dtype) if row_weights is None else row_weights.to(dtype)
     upstream = Upstream(weights, None) if wants_hidden or wants_items else None
-    loss, _ = computer(problem.kernel)(problem, upstream, sums)
+    loss = computer(problem.kernel)(problem, upstream, sums)[0]
     # A row without a target has loss 0, and may carry any weight, NaN too.
     total = (loss * weights.masked_fill(problem.targets == problem.ignore_index, 0)).sum()
     return total, _or_empty(sums.hidden, total), _or_empty(sums.items, total)
@@ -52,7 +52,8 @@ def _loss_sum(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _loss_rows(*flat: Any) -> tuple[Tensor, Tensor]:
     """Returns each row's loss and log-sum-exp."""
     problem = Problem(*flat)
-    return computer(problem.kernel)(problem, None, Sums(None, None))
+    loss, lse = computer(problem.kernel)(problem, None, Sums(None, None))
+    return loss, lse
 
 
 def _loss_rows_backward(*flat: Any) -> tuple[Tensor, Tensor]:

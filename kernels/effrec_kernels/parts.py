@@ -20,18 +20,21 @@ class Part:
     Attributes:
         at: int64 [m], positions in the batch.
         targets: int64 [m], 0 in rows without loss.
+        positives: int64 [m], rows of the table that are read for them: in a slice of the catalogue 0 for
+            those that are elsewhere, whose logits then mean nothing and get no gradient.
         hidden: [m, D] in the working dtype, 0 in rows without loss.
         upstream: what flows back, or None for values alone.
     """
 
     at: Tensor
     targets: Tensor
+    positives: Tensor
     hidden: Tensor
     upstream: Upstream | None
 
     def __getitem__(self, some: slice) -> Part:
         upstream = None if self.upstream is None else self.upstream[some]
-        return Part(self.at[some], self.targets[some], self.hidden[some], upstream)
+        return Part(self.at[some], self.targets[some], self.positives[some], self.hidden[some], upstream)
 
 
 @dataclass(frozen=True)

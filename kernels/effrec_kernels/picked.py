@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import chunks
 from .candidates import candidates
-from .objectives import objective_
+from .objectives import Results, objective_
 from .parts import Part, Sums, push
 from .problem import Problem
 from .products import add_by_item, add_row_products_, mm, row_mixtures
@@ -37,7 +37,7 @@ class Gathered:
         """Returns the rows a chunk of candidates at a time."""
         return rows.split(self.rows)
 
-    def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
+    def __call__(self, part: Part, sums: Sums) -> Results:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
         ids, logits = candidates(self.problem, part, torch.int32)
         results = [
@@ -47,10 +47,9 @@ class Gathered:
         if sums.items is not None:
             states = part.hidden.to(sums.items.dtype)
             add_by_item(sums.items, ids, logits, states, self.problem.chunk_bytes)
-        loss, lse = zip(*results, strict=True)
-        return torch.cat(loss), torch.cat(lse)
+        return tuple(torch.cat(pieces) for pieces in zip(*results, strict=True))
 
-    def _score(self, part: Part, ids: Tensor, logits: Tensor, into: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _score(self, part: Part, ids: Tensor, logits: Tensor, into: Tensor | None) -> Results:
         """Returns loss and log-sum-exp; turns `logits` into their gradients and writes rows of `into`."""
         matrices = self._gather(ids)
         add_row_products_(logits, matrices, part.hidden, 1 / self.problem.temperature)
@@ -90,7 +89,7 @@ class Dense:
         """Returns the rows a chunk of scores at a time."""
         return rows.split(self.rows)
 
-    def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
+    def __call__(self, part: Part, sums: Sums) -> Results:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
         ids, logits = candidates(self.problem, part, torch.int64)
         scores = mm(part.hidden, self.table.t())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 CORRECTIONS = ("exact", "constant", "none", "logq")
-OBJECTIVES = ("softmax", "binary")
+OBJECTIVES = ("softmax", "binary", "apart")
 SAMPLERS = ("uniform", "block", "popularity")
 SHARINGS = ("row", "tile", "sequence", "batch")
 # Ids in a run of the block sampler.
@@ -22,10 +22,12 @@ class Problem:
     """All that decides the value of a loss over a catalogue of V items, for M rows of width D.
 
     Rows that share their negatives are a group: a row alone, a tile, a sequence, or all (`groups.py`).
+    `items` may be a slice of the catalogue, whose rows are then numbered from 0 in `targets`, `log_q` and
+    what is drawn; a target of len(items) is elsewhere (`parallel.py`).
 
     Attributes:
         hidden: [M, D].
-        items: [V, D].
+        items: [V, D], or the rows of a slice.
         targets: int64 [M], the positive of each row, or `ignore_index`.
         state: int64 [2], seed and step: the key of random draws, on the device of `hidden`.
         rows: int64 [M], global row numbers; None counts them from `row_start`.
@@ -43,7 +45,8 @@ class Problem:
         tile_rows: T, rows of a tile; 1 unless `sharing` is `tile`.
         tile_stride: S, how far apart rows of a tile are.
         sampler: one of `SAMPLERS`, of the slots behind `in_batch`.
-        objective: `softmax` or `binary` (a sigmoid for each candidate).
+        objective: `softmax`, `binary` (a sigmoid for each candidate), or `apart`: for each row the positive's
+            logit in place of a loss, the log-sum-exp of the negatives alone, and how many of them are usable.
         correction: what is added to the logits of negatives, one of `CORRECTIONS`.
         beta: weight of the positive's term in the binary objective.
         temperature: divides products of states and items, before the correction is added.
@@ -53,6 +56,8 @@ class Problem:
         sparse: whether the gradient by items holds rows alone.
         kernel: who computes, `torch`, `triton` or `reference`.
         compute_dtype: dtype that `hidden` and `items` are rounded to before arithmetic.
+        num_items: V.
+        first_item: number in the catalogue of the first of `items`.
     """
 
     hidden: Tensor
@@ -82,6 +87,8 @@ class Problem:
     sparse: bool
     kernel: str
     compute_dtype: torch.dtype
+    num_items: int
+    first_item: int
 
     @property
     def accumulate_dtype(self) -> torch.dtype:
@@ -100,13 +107,18 @@ class Problem:
     @property
     def flat_log_q(self) -> float:
         """Log of the probability of an item where it is the same for all; block draws also miss the table."""
-        slots = RUN * num_runs(len(self.items)) if self.sampler == "block" else len(self.items)
+        slots = RUN * num_runs(self.num_items) if self.sampler == "block" else self.num_items
         return -math.log(slots)
 
     @property
     def may_miss(self) -> bool:
         """Whether a slot may hold no item of the table."""
-        return self.negatives is not None or self.in_batch > 0 or self.sampler == "block"
+        return self.negatives is not None or self.in_batch > 0 or self.sampler == "block" or self.is_slice
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether `items` are a part of the catalogue."""
+        return len(self.items) != self.num_items
 
     def working(self, tensor: Tensor) -> Tensor:
         """Returns `tensor` rounded to the compute dtype, in the working dtype."""

@@ -27,23 +27,25 @@ NO_ITEM = -1
 def fill_ids(problem: Problem, at: Tensor, out: Tensor) -> None:
     """Writes the ids of the rows at positions `at` into `out` (int32 or int64 [m, N], any strides).
 
-    A number outside [0, V) stands for an unused slot.
+    A number outside of the rows of `problem.items` stands for an unused slot.
     """
     if problem.negatives is not None:
-        out.copy_(problem.negatives.index_select(0, negatives_of(problem, at)))
+        out.copy_(problem.negatives.index_select(0, negatives_of(problem, at))).sub_(problem.first_item)
         return
     key, groups = Key.of(problem.state), group_keys(problem, at)
     if problem.sampler == "block":
         _fill_runs(problem, groups, key, out)
     else:
         fill(out, groups, key, _mapping(problem))
+    if problem.first_item:
+        out.sub_(problem.first_item)
     if problem.in_batch:
         _fill_in_batch(problem, groups, key, out[:, : problem.in_batch])
 
 
 def _mapping(problem: Problem) -> Mapping:
     if problem.sampler == "uniform":
-        return uniform(len(problem.items))
+        return uniform(problem.num_items)
     assert problem.thresholds is not None
     assert problem.alias is not None
     return popular(problem.thresholds, problem.alias)
@@ -68,7 +70,7 @@ def _fill_runs(problem: Problem, groups: Tensor, key: Key, out: Tensor) -> None:
     """Writes runs of consecutive ids, the last of each row perhaps in part."""
     width = out.shape[1]
     runs = torch.empty(len(groups), -(-width // RUN), dtype=torch.int64, device=groups.device)
-    fill(runs, groups, key, uniform(num_runs(len(problem.items))))
+    fill(runs, groups, key, uniform(num_runs(problem.num_items)))
     ids = runs.mul_(RUN)[:, :, None] + torch.arange(RUN, device=runs.device)
     out.copy_(ids.flatten(1)[:, :width])
 

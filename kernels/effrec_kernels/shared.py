@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from . import chunks
-from .candidates import correction_term
+from .candidates import Packing, correction_term
 from .groups import group_keys, grouped, negatives_of
-from .objectives import Upstream, objective_
+from .objectives import Results, Upstream, objective_
 from .parts import ItemRows, Part, Sums
 from .picked import gather
 from .problem import Problem
@@ -63,7 +63,7 @@ class Drawn:
 
     Attributes:
         firsts: int64 [g], where in the chunk each group's first row is.
-        ids: int32 [g, N], safe to read.
+        ids: int32 [g, N], safe to read; from a slice of the catalogue as many as a group has there at most.
         outside: bool [g, N], slots that hold no item; None where all do.
     """
 
@@ -106,21 +106,21 @@ class Shared:
         for size in sizes:
             yield from (min(self.rows, size - start) for start in range(0, size, self.rows))
 
-    def __call__(self, part: Part, sums: Sums) -> tuple[Tensor, Tensor]:
+    def __call__(self, part: Part, sums: Sums) -> Results:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
         _, sizes = group_keys(self.problem, part.at).unique_consecutive(return_counts=True)
         grid = Grid.of(sizes)
         drawn = self._draw(part, sizes)
-        own, others = self._gather(part.targets), self._gather(drawn.ids)
+        own, others = self._gather(part.positives), self._gather(drawn.ids)
         hidden = grid.spread(part.hidden).view(*grid.shape, -1)
         logits = self._logits(grid, part, drawn, bmm(hidden, others.transpose(1, 2)))
         logits[:, 0] = grid.spread(divide_(row_dots(own, part.hidden), self.problem.temperature))
-        loss, lse = objective_(self.problem, logits, _spread(grid, part.upstream))
+        results = objective_(self.problem, logits, _spread(grid, part.upstream))
         if part.upstream is not None:
             slopes = logits.to(others.dtype)
             self._push_rows(grid, part, slopes, own, others, sums)
             self._push_items(grid, part, slopes, drawn, hidden, sums)
-        return grid.collect(loss), grid.collect(lse)
+        return tuple(grid.collect(result) for result in results)
 
     def _draw(self, part: Part, sizes: Tensor) -> Drawn:
         """Returns the groups' negatives."""
@@ -132,8 +132,11 @@ class Shared:
             return Drawn(firsts, ids, None)
         outside = (ids < 0) | (ids >= len(problem.items))
         # Any item that is read anyway: what is left out must not bring in a row that no one drew.
-        some = part.targets.index_select(0, firsts).to(ids.dtype)
-        return Drawn(firsts, torch.where(outside, some[:, None], ids), outside)
+        some = part.positives.index_select(0, firsts).to(ids.dtype)[:, None]
+        if problem.is_slice:
+            pack = Packing.of(~outside)
+            return Drawn(firsts, pack(ids, some), pack(outside, torch.ones_like(outside[:1, :1])))
+        return Drawn(firsts, torch.where(outside, some, ids), outside)
 
     def _gather(self, ids: Tensor) -> Tensor:
         """Returns [..., D]: rows of the table in the working dtype."""
@@ -148,7 +151,7 @@ class Shared:
         unusable = ids[:, None, :] == targets
         if drawn.outside is not None:
             unusable |= drawn.outside[:, None, :]
-        logits = products.new_empty(*grid.shape, problem.num_negatives + 1, dtype=problem.accumulate_dtype)
+        logits = products.new_empty(*grid.shape, ids.shape[1] + 1, dtype=problem.accumulate_dtype)
         k = correction_term(problem, unusable, ids[:, None, :])
         torch.add(divide_(products, problem.temperature), k, out=logits[:, :, 1:])
         logits[:, :, 1:].masked_fill_(unusable, float("-inf"))
@@ -178,8 +181,8 @@ class Shared:
             sums.rows.positives().index_copy_(0, part.at, of_positive * states)
         if sums.items is not None:
             ones = torch.ones(drawn.ids.numel(), 1, dtype=dtype, device=states.device)
-            add_by_item(sums.items, drawn.ids.view(-1, 1), ones, of_negatives.flatten(0, 1), room)
-            add_by_item(sums.items, part.targets.int()[:, None], of_positive, states, room)
+            add_by_item(sums.items, drawn.ids.reshape(-1, 1), ones, of_negatives.flatten(0, 1), room)
+            add_by_item(sums.items, part.positives.int()[:, None], of_positive, states, room)
 
     def _write_rows(self, part: Part, drawn: Drawn, of_negatives: Tensor, rows: ItemRows) -> None:
         """Puts the negatives of the chunk's groups in their slots; a group that was cut comes again."""
