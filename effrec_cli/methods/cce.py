@@ -25,6 +25,7 @@ from effrec_cli.methods.next_item.losses import (
     drawn_loss,
     draws_for,
     full_loss,
+    mined_loss,
     sampling_options,
 )
 from effrec_cli.schema.method_cce import FULL, SAMPLED
@@ -38,7 +39,7 @@ class CCE(Method):
 
     `ce` and `cce` are the full softmax, with and without its [M, V] logits; `ce_sampled` and `cce_sampled`
     the sampled softmax of papers/cce section 1.1, with and without its [M, N, D] tensor; `bce`, `bce_sampled`
-    and `gbce` set one or N sigmoids against the positive's (section 1.3).
+    and `gbce` set one or N sigmoids against the positive's; `sce` is a softmax against mined items (1.3).
     """
 
     task: ClassVar[str] = "next_item"
@@ -115,6 +116,8 @@ class CCE(Method):
         rows, own, seed = self._rows(batch), self.config.method, self.config.seed
         if own.loss in FULL:
             return full_loss(rows, own)
+        if own.loss == "sce":
+            return mined_loss(rows, own, seed)
         return drawn_loss(rows, own, seed, self._sampling(rows) if own.loss in SAMPLED else {})
 
     def fit(self, engine: Engine) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from effrec_cli.schema.fields import setting
 from effrec_cli.schema.problems import Problem
 
-LOSSES = ("ce", "ce_sampled", "cce", "cce_sampled", "bce", "bce_sampled", "gbce")
+LOSSES = ("ce", "ce_sampled", "cce", "cce_sampled", "bce", "bce_sampled", "gbce", "sce")
 FULL = ("ce", "cce")
 # `auto` may become one of them.
 SOFTMAX = ("ce_sampled", "cce_sampled", "auto")
@@ -26,7 +26,8 @@ class CCEConfig:
         name: always `cce`.
         loss: `ce` full softmax; `cce` the same value, a chunk of logits at a time; `ce_sampled` CE- with its
             [M, N, D] tensor; `cce_sampled` the same value without it; `bce` one negative; `bce_sampled` BCE+,
-            N of them; `gbce` gSASRec's; `auto` what is cheaper of `cce` and `cce_sampled` on the device.
+            N of them; `gbce` gSASRec's; `sce` items mined by random directions; `auto` what is cheaper of
+            `cce` and `cce_sampled` on the device.
         num_negatives: N, negatives drawn for each target.
         sharing: which targets have the same negatives: `row` each its own, `tile` tiles of `tile_rows`
             targets, of different windows where the step has enough, `sequence` those of a window, `batch` all
@@ -41,6 +42,10 @@ class CCEConfig:
             probability of the item: for draws that are not uniform.
         temperature: divides the logits of every loss.
         gbce_t: calibration t of gBCE, 0 plain BCE and 1 unbiased.
+        sce_buckets: random directions; None is 2 sqrt(targets of the micro-batch).
+        sce_targets: targets of the micro-batch that each gathers; None is likewise.
+        sce_items: items that each gathers.
+        sce_mix: whether directions are mixtures of the micro-batch's states.
         kernel: who computes: `auto`, `triton`, `torch` or `reference`; never what is computed.
         batch_size: sequences in a step, over all processes and micro-batches; None chooses a power of two
             from 16 to 256 that makes about a hundred steps an epoch.
@@ -59,6 +64,10 @@ class CCEConfig:
     correction: str = setting("exact", choices=("exact", "constant", "none", "logq"))
     temperature: float = setting(1.0, above=0)
     gbce_t: float = setting(0.75, low=0, high=1)
+    sce_buckets: int | None = setting(None, low=1)
+    sce_targets: int | None = setting(None, low=1)
+    sce_items: int = setting(256, low=1)
+    sce_mix: bool = setting(True)
     kernel: str = setting("auto", choices=("auto", "triton", "torch", "reference"))
     batch_size: int | None = setting(None, low=1)
     window: str = setting("slide", choices=("last", "slide"))
@@ -66,6 +75,8 @@ class CCEConfig:
 
 def cce_problems(own: CCEConfig) -> Iterator[Problem]:
     """Yields what contradicts what among the settings of negatives."""
+    if own.loss != "sce":
+        yield from _unused_by_others(own)
     if own.loss not in SAMPLED:
         yield from _unused(own)
         return
@@ -93,3 +104,12 @@ def _unused(own: CCEConfig) -> Iterator[Problem]:
             if own.loss == "bce":
                 what = f"loss={own.loss} draws one negative for each row, uniformly, without {name}={value}."
             yield Problem(f"method.{name}", what, fix=f"method.loss=cce_sampled, or method.{name}={default}")
+
+
+def _unused_by_others(own: CCEConfig) -> Iterator[Problem]:
+    """Yields settings that only `sce` looks at."""
+    defaults = CCEConfig()
+    for name in ("sce_buckets", "sce_targets", "sce_items", "sce_mix"):
+        if getattr(own, name) != getattr(defaults, name):
+            what = f"{name} is for loss=sce; loss={own.loss} has no buckets."
+            yield Problem(f"method.{name}", what, fix="method.loss=sce, or leave it out")

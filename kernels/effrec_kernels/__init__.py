@@ -2,6 +2,7 @@
 
 from . import flops, reference
 from .binary import binary_cross_entropy_sampled, gbce, gbce_beta
+from .buckets import scalable_cross_entropy
 from .dense import sampled_cross_entropy_dense
 from .dispatch import KERNELS, KernelUnavailable, which_kernel
 from .linear import linear_cross_entropy
@@ -34,6 +35,7 @@ __all__ = [
     "reference",
     "sampled_cross_entropy",
     "sampled_cross_entropy_dense",
+    "scalable_cross_entropy",
     "vocab_parallel_cross_entropy",
     "vocab_parallel_embedding",
     "vocab_parallel_range",

@@ -162,8 +162,44 @@ def binary_rows(
     return (-beta * logsigmoid(positive) - others).masked_fill(targets == ignore_index, 0)
 
 
-def _warm(hidden: Tensor, temperature: float) -> Tensor:
-    return hidden.double() / temperature
+def bucket_rows(
+    hidden: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    rows: Tensor,
+    negatives: Tensor,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Returns the loss, float64 [M], of SCE, and bool [M], whether a row is in any bucket.
+
+    Args:
+        hidden: [M, D].
+        items: [V, D].
+        targets: int [M].
+        rows: int [G, b_x], the positions of each bucket.
+        negatives: int [G, b_y], its items.
+        ignore_index: targets of this value have no loss.
+        temperature: divides products.
+    """
+    losses: list[list[Tensor]] = [[] for _ in targets]
+    for own, others in zip(rows.tolist(), negatives, strict=True):
+        for row in own:
+            loss, _ = sampled_rows(
+                hidden[row, None],
+                items,
+                targets[row, None],
+                others[None],
+                correction="none",
+                ignore_index=ignore_index,
+                temperature=temperature,
+            )
+            losses[row].append(loss[0])
+    none = torch.zeros((), dtype=torch.float64, device=hidden.device)
+    covered = torch.tensor([bool(found) for found in losses], device=hidden.device)
+    largest = [torch.stack(found).max() if found else none for found in losses]
+    return torch.stack(largest), covered & (targets != ignore_index)
 
 
 def _logits(

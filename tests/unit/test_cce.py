@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from effrec_kernels.buckets import directions
+from effrec_kernels.rng import Key
 
 from effrec_cli.data.batches import Share
 from effrec_cli.data.types import Catalogue, EvalCases, RecData, Sequences
@@ -81,9 +83,11 @@ SHARED = {
     "binary popularity": {"loss": "gbce", "sampler": "popularity", "sharing": "sequence"},
 }
 WAYS = {loss: {"loss": loss} for loss in LOSSES} | SHARED
+# Buckets hold rows of one micro-batch.
+SPLIT = [way for way in WAYS if way != "sce"]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", SPLIT)
 @pytest.mark.parametrize("shares", [(1, 3), (2, 1), (3, 2), (40, 1)])
 def test_shares_of_a_step_add_up_to_the_whole(way, shares):
     """Ranks without a sample included: 40 ranks share 16 windows. Tiles are cut by ranks, and still equal."""
@@ -119,9 +123,20 @@ def test_loss_is_the_oracles(loss):
         expected = F.cross_entropy((hidden @ items.T).double(), rows.targets)
     elif loss in ("ce_sampled", "cce_sampled"):
         expected = reference.sampled_rows(hidden, items, rows.targets, drawn)[0].mean()
+    elif loss == "sce":
+        expected = _mined(method, hidden, items, rows)
     else:
         expected = _binary(hidden.double(), items.double(), rows.targets, drawn, loss)
     assert method.loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def _mined(method, hidden, items, rows):
+    """Returns the loss over buckets found along the directions of seed 1 and step 3."""
+    size = int(2 * len(rows.targets) ** 0.5)
+    along = directions(hidden, size, Key(1, 3), True, rows.first)
+    of_rows, of_items = (along @ hidden.T).topk(size).indices, (along @ items.T).topk(V).indices
+    found, covered = effrec_kernels.reference.bucket_rows(hidden, items, rows.targets, of_rows, of_items)
+    return found.sum() / covered.sum()
 
 
 def _binary(hidden, items, targets, drawn, loss):
@@ -229,6 +244,32 @@ def test_temperature_divides_logits(loss):
     forward = method.model.forward
     method.model.forward = lambda *inputs: forward(*inputs) * 2
     assert method.loss(batch).item() == pytest.approx(warm, rel=1e-5)
+
+
+def test_buckets_are_of_a_micro_batch_and_count_by_its_rows():
+    method = make(loss="sce", sce_items=8)
+    batches = method.batches(method.data)
+    shares = [batches.batch(0, 0, Share(rank=rank, ranks=2), step=3) for rank in range(2)]
+    rows = [method._rows(batch) for batch in shares]
+    own = [
+        effrec_kernels.scalable_cross_entropy(
+            part.hidden, part.items, part.targets, bucket_items=8, seed=1, step=3, row_offset=part.first
+        )
+        for part in rows
+    ]
+    total = sum(loss.item() * len(part.targets) for loss, part in zip(own, rows, strict=True))
+    found, _ = gradients(method, [Share(rank=rank, ranks=2) for rank in range(2)])
+    assert found == pytest.approx(total / rows[0].normalizer, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "option", [{"sce_buckets": 3}, {"sce_targets": 5}, {"sce_items": 4}, {"sce_mix": False}, {"seed": 2}]
+)
+def test_every_setting_of_sce_changes_it(option):
+    plain, other = (
+        gradients(make(**{"loss": "sce", "sce_items": 8, **more}), [Share()])[0] for more in ({}, option)
+    )
+    assert plain != other
 
 
 def test_draws_depend_on_seed_and_step_alone():

@@ -173,6 +173,9 @@ def test_the_source_is_named():
         ({"method": {"loss": "cce", "sharing": "tile"}}, "method.sharing"),
         ({"method": {"loss": "gbce", "in_batch": 256}}, "method.in_batch"),
         ({"method": {"loss": "bce", "sampler": "popularity"}}, "method.sampler"),
+        ({"method": {"loss": "sce", "sharing": "tile"}}, "method.sharing"),
+        ({"method": {"loss": "cce_sampled", "sce_items": 9}}, "method.sce_items"),
+        ({"method": {"loss": "auto", "sce_mix": False}}, "method.sce_mix"),
     ],
 )
 def test_contradictions(sections, where):
@@ -192,6 +195,7 @@ def test_contradictions(sections, where):
         {"method": {"sampler": "block", "num_negatives": 256}},
         {"method": {"loss": "bce_sampled", "sampler": "popularity", "sharing": "tile"}},
         {"method": {"loss": "gbce", "in_batch": 3}},
+        {"method": {"loss": "sce", "sce_items": 9, "sce_mix": False, "sce_buckets": 4, "sce_targets": 7}},
         {"method": {"loss": "bce", "tile_rows": 8, "temperature": 0.5}},
         {"evaluation": {"monitor": "mrr@5"}},
     ],

@@ -99,6 +99,29 @@ def drawn_loss(rows: Rows, settings: CCEConfig, seed: int, sampling: dict[str, A
     return effrec_kernels.binary_cross_entropy_sampled(**options)
 
 
+def mined_loss(rows: Rows, settings: CCEConfig, seed: int) -> Tensor:
+    """Returns SCE over buckets of the micro-batch's rows: their mean loss times their share of the step.
+
+    How many positions all buckets of a step cover is known after the last: so covered ones stand for the
+    rows of their own micro-batch, and micro-batches count by their rows.
+    """
+    loss = effrec_kernels.scalable_cross_entropy(
+        rows.hidden,
+        rows.items,
+        rows.targets,
+        num_buckets=settings.sce_buckets,
+        bucket_rows=settings.sce_targets,
+        bucket_items=settings.sce_items,
+        mix=settings.sce_mix,
+        seed=seed,
+        step=rows.step,
+        row_offset=rows.first,
+        temperature=settings.temperature,
+        kernel=settings.kernel,
+    )
+    return loss * (len(rows.targets) / rows.normalizer)
+
+
 def sampling_options(rows: Rows, settings: CCEConfig, draws: Draws, longest: int) -> dict[str, Any]:
     """Returns who shares negatives, what draws them and, for a softmax, what corrects them.
 

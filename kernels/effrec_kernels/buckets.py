@@ -1,0 +1,185 @@
+"""Scalable cross-entropy (SCE): a softmax against the items that lie where a position's state points.
+
+Random directions are drawn; each gathers the positions and the items that lie furthest along it into a
+bucket, and a position's negatives are the items of its bucket. They are hard ones, mined without a pass over
+M V logits: a row of projections for each direction is all that looks at the whole catalogue.
+
+Source: Mezentsev et al., "Scalable Cross-Entropy Loss for Sequential Recommendations with Large Item
+Catalogs" (RecSys 2024, arXiv 2409.18721); papers/cce section 1.3. The scale D^(-1/4) that the published code
+gives its directions changes no order along them, and is left out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .checks import check_choice, check_key, check_tensors
+from .chunks import default_chunk_bytes, rows_at_once, slices
+from .rng import Key, Mapping, Words, fill
+from .sampled import sampled_cross_entropy
+
+# Streams of draws of their own (`rng.fill`): of directions, and of weights that mix states.
+DIRECTION_FLAG, MIX_FLAG = 0x40000000, 0x20000000
+REDUCTIONS = ("mean", "none")
+# A projection, its rounding in autocast, and what finding the largest takes.
+SCORE_BYTES = 16
+
+
+def scalable_cross_entropy(
+    hidden: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    *,
+    num_buckets: int | None = None,
+    bucket_rows: int | None = None,
+    bucket_items: int = 256,
+    mix: bool = True,
+    seed: int = 0,
+    step: int = 0,
+    row_offset: int | Tensor = 0,
+    temperature: float = 1.0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    deterministic: bool = False,
+    chunk_bytes: int | None = None,
+    kernel: str = "auto",
+) -> Tensor:
+    """Returns the softmax cross-entropy of positions against the items of their buckets.
+
+    A position's candidates in a bucket are its target and the bucket's items, the target among them masked. A
+    position in several buckets has its largest loss, one in none has no loss. What is in which bucket is not
+    differentiated through. Held are projections, a chunk of directions at a time, the states of all buckets
+    [G b_x, D] (4 M D by default), and what `sampled_cross_entropy` takes for them: nothing of M V.
+
+    Args:
+        hidden: [M, D]; like the following as in `sampled_cross_entropy`.
+        items: [V, D].
+        targets: int [M].
+        num_buckets: G; None is 2 sqrt(M), rounded down.
+        bucket_rows: b_x, positions of a bucket (M at most); None is 2 sqrt(M), rounded down.
+        bucket_items: b_y, items of a bucket (V at most).
+        mix: whether directions are random mixtures of the batch's own states, near which they crowd, instead
+            of normal random ones.
+        seed: 64-bit key of the draws.
+        step: in [0, 2^32); another step draws other directions.
+        row_offset: global number of the first row, or int64 [M] of all: what mixtures' weights are keyed on.
+            Buckets are of this call's rows alone.
+        temperature: divides products of states and items.
+        ignore_index: targets of this value have no loss, and their rows are in no bucket before others.
+        reduction: `mean` over covered positions, 0 where there are none; `none` for [M], 0 where not covered.
+        deterministic: the same bits in every run.
+        chunk_bytes: bound on projections, and on intermediates of the losses.
+        kernel: who computes the losses in the buckets.
+
+    Returns, and raises: as `sampled_cross_entropy`.
+    """
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_tensors(hidden, items, targets, None)
+    check_key(seed, step)
+    number, positions = bucket_sizes(len(hidden), num_buckets, bucket_rows)
+    if bucket_items < 1:
+        raise ValueError(f"bucket_items must be at least 1, not {bucket_items}")
+    room = chunk_bytes or default_chunk_bytes(hidden.device)
+    valid = targets != ignore_index
+    with torch.no_grad():
+        states = hidden.masked_fill(~valid[:, None], 0)
+        along = directions(states, number, Key(seed, step), mix, row_offset, room)
+        rows = _furthest(along, states, positions, room, ~valid).flatten()
+        negatives = _furthest(along, items, min(bucket_items, len(items)), room)
+    losses = sampled_cross_entropy(
+        hidden.index_select(0, rows),
+        items,
+        targets.index_select(0, rows),
+        negatives=negatives,
+        sharing=max(1, positions),
+        correction="none",
+        temperature=temperature,
+        ignore_index=ignore_index,
+        reduction="none",
+        deterministic=deterministic,
+        chunk_bytes=chunk_bytes,
+        kernel=kernel,
+    )
+    largest, covered = _largest(losses, rows, valid)
+    return largest if reduction == "none" else largest.sum() / covered.sum().clamp(min=1)
+
+
+def bucket_sizes(rows: int, num_buckets: int | None, bucket_rows: int | None) -> tuple[int, int]:
+    """Returns G and b_x for M rows; no buckets where there are no rows.
+
+    Raises:
+        ValueError: a number below 1 is asked for.
+    """
+    for name, value in (("num_buckets", num_buckets), ("bucket_rows", bucket_rows)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    default = math.isqrt(4 * rows)
+    number = (num_buckets or default) if rows else 0
+    return number, min(bucket_rows or default, rows)
+
+
+def directions(
+    states: Tensor, number: int, key: Key, mix: bool, row_offset: int | Tensor = 0, room_bytes: int = 1 << 25
+) -> Tensor:
+    """Returns random directions [G, D], in float32.
+
+    Args:
+        states: [M, D].
+        number: G.
+        key: of the draws.
+        mix: weights are drawn for every (direction, row), and directions are so weighted sums of states.
+        row_offset: global number of the first row, or int64 [M] of all: the same row has the same weights.
+        room_bytes: bound on weights alive at a time.
+    """
+    device = states.device
+    if not mix:
+        out = torch.empty(number, states.shape[1], device=device)
+        fill(out, torch.arange(number, device=device), key, NORMAL, DIRECTION_FLAG)
+        return out
+    rows = torch.arange(len(states), device=device) if isinstance(row_offset, int) else row_offset
+    rows = rows + row_offset if isinstance(row_offset, int) else rows
+    out = torch.zeros(number, states.shape[1], device=device)
+    for some in slices(len(states), rows_at_once(room_bytes, SCORE_BYTES * max(1, number))):
+        weights = torch.empty(len(states[some]), number, device=device)
+        fill(weights, rows[some], key, NORMAL, MIX_FLAG)
+        out += weights.t() @ states[some].float()
+    return out
+
+
+def _normal(words: Words) -> list[Tensor]:
+    """Returns four standard normal numbers for four words (Box and Muller 1958), never infinite."""
+    numbers = []
+    for one, other in (words[:2], words[2:]):
+        radius = one.double().add_(0.5).div_(1 << 32).log_().mul_(-2).sqrt_()
+        angle = other.double().mul_(2 * math.pi / (1 << 32))
+        numbers += [radius * angle.cos(), radius * angle.sin()]
+    return numbers
+
+
+NORMAL = Mapping(4, _normal)
+
+
+def _furthest(
+    along: Tensor, vectors: Tensor, number: int, room_bytes: int, left_out: Tensor | None = None
+) -> Tensor:
+    """Returns int64 [G, number]: vectors with the largest projections, those left out after the others."""
+    found = torch.empty(len(along), number, dtype=torch.int64, device=vectors.device)
+    if not number:
+        return found
+    for some in slices(len(along), rows_at_once(room_bytes, SCORE_BYTES * len(vectors))):
+        scores = along[some].to(vectors.dtype) @ vectors.t()
+        if left_out is not None:
+            scores.masked_fill_(left_out, -math.inf)
+        found[some] = scores.topk(number, sorted=False).indices
+    return found
+
+
+def _largest(losses: Tensor, rows: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns each position's largest loss [M], 0 where it has none, and bool [M], whether it has one."""
+    covered = torch.zeros_like(valid).index_fill_(0, rows, True) & valid
+    lowest = losses.new_full(valid.shape, -math.inf)
+    largest = lowest.scatter_reduce(0, rows, losses, "amax")
+    return torch.where(covered, largest, 0), covered
