@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONFIG_NAME = "config"
+_HERE = "."
+"""`hydra.run.dir` in effrec's config: Hydra makes no folder."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,26 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Config:
     with opened(Folders(extra=config_dir), overrides) as hydra:
         composed = hydra.compose_config(CONFIG_NAME, list(overrides), RunMode.RUN)
         HydraConfig.instance().set_config(composed)
+        refuse_hydras_folder(composed)
         return checked(composed)
+
+
+def refuse_hydras_folder(composed: DictConfig) -> None:
+    """Raises where Hydra's own setting names a folder for a run: no run would go there.
+
+    Raises:
+        ConfigError: `hydra.run.dir` is not as effrec has it.
+    """
+    from omegaconf import OmegaConf
+
+    run = OmegaConf.to_container(composed.hydra.run, resolve=False)
+    named = run.get("dir") if isinstance(run, dict) else None
+    if named != _HERE:
+        raise ConfigError(
+            "Hydra's folder is not where a run goes: runs make their own.",
+            where=f"hydra.run.dir={named}",
+            fix=f"run.dir={named}, or with -m: hydra.sweep.dir={named}",
+        )
 
 
 def checked(composed: DictConfig, source: str | None = None) -> Config:
@@ -92,8 +113,13 @@ def to_yaml(config: Config) -> str:
     """Returns the settings as YAML that `from_yaml` reads back without loss."""
     import yaml
 
-    text: str = yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True)
-    return text
+    settings = resolved(config)
+    text: str = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    if yaml.safe_load(text) == settings:
+        return text
+    # PyYAML writes Unicode's own line ends bare and reads them as blanks; escaped they come back.
+    escaped: str = yaml.safe_dump(settings, sort_keys=False)
+    return escaped
 
 
 def from_yaml(path: str | Path) -> Config:

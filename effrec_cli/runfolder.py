@@ -28,6 +28,10 @@ RUNNING, DONE, FAILED, INTERRUPTED, KILLED, STARTING = (
 _BEFORE_TRAINING = {".lock", "config.yaml", "overrides.yaml", "env.json", "status.json", "log.txt"}
 """What a run has written before it reaches anything that is worth keeping."""
 
+_LOGS = (".out", ".err", ".log", ".txt")
+"""Endings of what a shell or a cluster may have begun to write beside a run before the run began."""
+_NAMED = 3
+
 
 class RunFolder:
     """One run's folder. Nothing is touched before `open`.
@@ -70,9 +74,11 @@ class RunFolder:
             resume: `never` refuses a folder that holds a run; `auto` goes on with it.
 
         Raises:
-            ConfigError: another process uses the folder, or it holds a run and `resume` is `never`.
+            ConfigError: another process uses the folder, it holds a run and `resume` is `never`, or it
+                holds other things.
             EnvironmentFault: the folder cannot be made or written.
         """
+        refuse_taken(self.path, resume)
         self._make()
         with writing(self.path):
             self._lock.take()
@@ -181,11 +187,7 @@ class RunFolder:
         self._status = self.read_json("status.json") or {}
         self.previous = read_state(self.path, locked=False)
         if self.previous is not None and resume == "never":
-            raise ConfigError(
-                f"This folder holds a run already ({self.previous}).",
-                where=str(self.path),
-                fix=f"name another folder (run.dir=PATH), or go on with this run: effrec resume {self.path}",
-            )
+            raise _holds_a_run(self.path, self.previous)
         self.metrics_lines = len(_whole_lines(self._metrics))
         if self.previous == KILLED:
             self.log(
@@ -213,6 +215,44 @@ def read_state(folder: Path, *, locked: bool | None = None) -> str | None:
         return KILLED if (folder / "config.yaml").exists() else None
     alive = is_locked(folder) if locked is None else locked
     return KILLED if status["state"] == RUNNING and not alive else str(status["state"])
+
+
+def refuse_taken(folder: Path, resume: str) -> None:
+    """Raises where a run may not go into `folder`; does nothing for one that is empty or not there.
+
+    Args:
+        folder: where the run is to go.
+        resume: `never` refuses a folder that holds a run; `auto` would go on with it.
+
+    Raises:
+        ConfigError: it holds a run, or files of something else, among which a run's own would be lost.
+    """
+    if not folder.is_dir():
+        return
+    state = read_state(folder)
+    if state is None:
+        _refuse_other_files(folder)
+    elif resume == "never" and not is_locked(folder):  # the lock has a word of its own
+        raise _holds_a_run(folder, state)
+
+
+def _holds_a_run(folder: Path, state: str) -> ConfigError:
+    return ConfigError(
+        f"This folder holds a run already ({state}).",
+        where=str(folder),
+        fix=f"name another folder (run.dir=PATH), or go on with this run: effrec resume {folder}",
+    )
+
+
+def _refuse_other_files(folder: Path) -> None:
+    found = sorted(path.name for path in folder.iterdir() if path.name[0] != "." and path.suffix not in _LOGS)
+    if found:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise ConfigError(
+            "This folder holds files that are no run's.",
+            where=f"{folder}: {', '.join(found[:_NAMED])}{more}",
+            fix=f"name a folder of its own: run.dir={folder / 'NAME'}",
+        )
 
 
 def _read_json(path: Path) -> Any:

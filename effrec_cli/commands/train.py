@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from effrec_cli.compose import CONFIG_NAME, Folders, opened
+from effrec_cli.compose import CONFIG_NAME, Folders, opened, refuse_hydras_folder
 from effrec_cli.errors import ConfigError, nearest_name
 
 if TYPE_CHECKING:
@@ -144,9 +144,27 @@ def _run(hydra: Hydra, options: argparse.Namespace) -> tuple[int, Exception | No
     from effrec_cli.jobs import Job
     from effrec_cli.sweep import sweep
 
-    mode = hydra.get_mode(options.config_name, options.overrides)
+    mode = _glance(hydra, options)
     if options.multirun or mode == RunMode.MULTIRUN:
         return sweep(hydra, options.config_name, options.overrides), None
     job = Job()
     hydra.run(options.config_name, job, [*options.overrides, "hydra.mode=RUN"])
     return 0, job.error
+
+
+def _glance(hydra: Hydra, options: argparse.Namespace) -> Any:
+    """Returns Hydra's mode; None where the settings do not compose, which whoever runs them will say.
+
+    Raises:
+        ConfigError: the settings name a folder that Hydra would make and no run go to.
+    """
+    from hydra.types import RunMode
+
+    try:
+        composed = hydra.compose_config(
+            options.config_name, options.overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
+        )
+    except Exception:
+        return None
+    refuse_hydras_folder(composed)
+    return composed.hydra.mode

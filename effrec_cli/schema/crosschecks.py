@@ -18,6 +18,34 @@ def cross_problems(config: Config) -> Iterator[Problem]:
         yield from check(config)
 
 
+LONGEST_NAME = 100
+"""Characters; with time, dataset and method beside it, a folder's name must stay below 255 bytes."""
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    for key, name in (("name", config.name), ("dataset.name", getattr(config.dataset, "name", None))):
+        reason = _no_folder_name(name) if name else None
+        if reason:
+            yield Problem(
+                key, f"It becomes part of a folder's name, and {reason}.", fix=f"{key}=WORD, or run.dir=PATH"
+            )
+
+
+def _no_folder_name(name: str) -> str | None:
+    """Returns why a name cannot be part of a folder's, or None."""
+    if not name.strip() or "/" in name or not name.isprintable():
+        return f"'{name}' is blank, or holds a slash or a control character"
+    if len(name.encode(errors="replace")) > LONGEST_NAME:
+        return f"this one has more than {LONGEST_NAME} bytes"
+    return None
+
+
+def _run_dir(config: Config) -> Iterator[Problem]:
+    folder = config.run.dir
+    if folder is not None and (not folder.strip() or not folder.isprintable()):
+        yield Problem("run.dir", f"'{folder}' names no folder.", fix="run.dir=PATH, or leave it out")
+
+
 def _cutoffs(config: Config) -> Iterator[Problem]:
     ks = config.evaluation.ks
     if not ks or ks[0] < 1 or any(later <= earlier for earlier, later in pairwise(ks)):
@@ -89,6 +117,8 @@ def _sparse_rows(config: Config) -> Iterator[Problem]:
 
 
 _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
+    _names,
+    _run_dir,
     _cutoffs,
     _metrics,
     _monitor,

@@ -1,5 +1,7 @@
 """What each kind of wrong setting is answered with: what, where, the nearest name, the fix; always exit 2."""
 
+from pathlib import Path
+
 import pytest
 
 CASES = {
@@ -60,6 +62,11 @@ CASES = {
         ["no such folder", "where: hydra.searchpath="],
     ),
     "wrong value of Hydra's": (["hydra.sweep.dir=[1]"], ["hydra.sweep.dir=[1]", "Cannot convert"]),
+    "Hydra's folder of a run": (
+        ["hydra.run.dir=gone"],
+        ["where: hydra.run.dir=gone", "fix: run.dir=gone, or with -m: hydra.sweep.dir=gone"],
+    ),
+    "Hydra's folder under -m": (["-m", "hydra.run.dir=gone"], ["hydra.sweep.dir=gone"]),
     "unknown experiment": (["experiment=smoke_ccee"], ["did you mean: smoke_cce"]),
     "pickled job": (["--experimental-rerun", "x.pickle"], ["effrec resume"]),
 }
@@ -75,9 +82,12 @@ def test_wrong_settings_are_explained(effrec, stub_run, case):
     assert "Traceback" not in done.err
     assert "HYDRA_FULL_ERROR" not in done.err
     assert not stub_run.calls, "nothing may run"
+    assert not Path("gone").exists(), "and no folder be made"
 
 
-@pytest.mark.parametrize("case", ["unknown option", "unknown sibling", "wrong type", "open bracket"])
+@pytest.mark.parametrize(
+    "case", ["unknown option", "unknown sibling", "wrong type", "open bracket", "Hydra's folder of a run"]
+)
 def test_other_verbs_explain_alike(effrec, case):
     overrides, expected = CASES[case]
     done = effrec("validate", *overrides)

@@ -142,11 +142,13 @@ def test_yaml_round_trip(tmp_path):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    lr=st.floats(1e-300, 1e300), name=st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=8))
+    lr=st.floats(1e-300, 1e300),
+    named=st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=8)),
 )
-def test_no_value_is_lost_in_yaml(tmp_path_factory, lr, name):
-    config = compose._finished(compose.check.build(yaml.safe_load(BASE)))
-    config.optimizer.lr, config.name = lr, name
+def test_no_value_is_lost_in_yaml(tmp_path_factory, lr, named):
+    raw = {**yaml.safe_load(BASE), "dataset": {"family": "table"}}
+    config = compose._finished(compose.check.build(raw))
+    config.optimizer.lr, config.dataset.time = lr, named
     path = tmp_path_factory.mktemp("yaml") / "config.yaml"
     path.write_bytes(compose.to_yaml(config).encode())
     assert compose.from_yaml(path) == config

@@ -95,10 +95,22 @@ def test_never_refuses_a_folder_with_a_run(tmp_path):
     assert not is_locked(tmp_path / "run"), "a refused run holds nothing"
 
 
-def test_a_folder_that_holds_other_things_is_welcome(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
+@pytest.mark.parametrize("resume", ["never", "auto"])
+def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path, resume):
+    for name in ("model.safetensors", "photo.jpg", "tax.pdf", "thesis.tex"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError) as caught:
+        RunFolder(tmp_path).open(resume=resume)
+    assert caught.value.where == f"{tmp_path}: model.safetensors, photo.jpg, tax.pdf and 1 more"
+    assert caught.value.fix == f"name a folder of its own: run.dir={tmp_path / 'NAME'}"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("name", ["slurm-17.out", "stdout.txt", ".hidden"])
+def test_a_folder_that_holds_the_output_of_its_launcher_is_welcome(tmp_path, name):
+    (tmp_path / name).write_text("mine")
     RunFolder(tmp_path).open().close()
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_a_finished_run_stays_finished(tmp_path):
