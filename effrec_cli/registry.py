@@ -60,6 +60,11 @@ _MODELS = {
         "effrec_cli.schema.model_sasrec:SASRecConfig",
         "causal Transformer over item sequences (next_item)",
     ),
+    "bert4rec": Row(
+        "effrec_cli.models.bert4rec:BERT4Rec",
+        "effrec_cli.schema.model_bert4rec:BERT4RecConfig",
+        "Transformer that sees both sides of masked items (next_item)",
+    ),
     "none": Row(
         "effrec_cli.models.none:NoModel",
         "effrec_cli.schema.model_none:NoModelConfig",

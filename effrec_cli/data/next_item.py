@@ -68,7 +68,7 @@ class NextItemBatches:
         self.window = window
         self.seed = seed
         self.offsets = np.asarray(data.sequences.offsets[:-1])
-        self.num_targets = _targets_of_users(data)
+        self.num_targets = self._num_targets(data)
         windows = _windows_of_users(self.num_targets, max_length, window)
         self.first_window = np.concatenate([[0], np.cumsum(windows)])
         self.num_samples = int(self.first_window[-1])
@@ -91,10 +91,14 @@ class NextItemBatches:
         """
         samples = self._samples(epoch, position)
         windows = self._windows(samples, epoch)
-        low, high = _part(len(samples), share)
+        low, high = part_of(len(samples), share)
         mine = Windows(windows.start[low:high], windows.length[low:high])
         before, total = int(windows.length[:low].sum()), int(windows.length.sum())
         return Batch(self._tensors(mine), high - low, total, step, first_target=before)
+
+    def _num_targets(self, data: RecData) -> Int64:
+        """Returns how many items of each user windows are to hold, int64 [num_users]."""
+        return _targets_of_users(data)
 
     def _samples(self, epoch: int, position: int) -> Int64:
         """Returns the windows' numbers of one step, int64."""
@@ -152,7 +156,7 @@ def _windows_of_users(num_targets: Int64, max_length: int, window: str) -> Int64
     return np.minimum(windows, 1) if window == "last" else windows
 
 
-def _part(count: int, share: Share) -> tuple[int, int]:
+def part_of(count: int, share: Share) -> tuple[int, int]:
     """Returns the range of a step's samples that one share has; the shares' ranges partition them all."""
     parts = share.ranks * share.micros
     part = share.rank * share.micros + share.micro

@@ -37,7 +37,12 @@ def shuffled(positions: NDArray[np.int64], count: int, *, seed: int, epoch: int)
 
 
 def draw_below(
-    bounds: NDArray[np.int64], names: NDArray[np.int64], *, seed: int, epoch: int
+    bounds: NDArray[np.int64],
+    names: NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int,
+    stream: tuple[int, ...] = (),
 ) -> NDArray[np.int64]:
     """Returns for each name a number from 0 to its bound - 1, the same for the same name, seed and epoch.
 
@@ -46,8 +51,11 @@ def draw_below(
         names: int64 [n], such as users.
         seed: the run's seed.
         epoch: pass over the data.
+        stream: tells draws for unlike purposes apart, whose names may be alike.
     """
-    key = np.random.SeedSequence([epoch, seed]).generate_state(1, np.uint64).astype(np.uint64)
+    key = (
+        np.random.SeedSequence([epoch, seed], spawn_key=stream).generate_state(1, np.uint64).astype(np.uint64)
+    )
     return (_mix(names.astype(np.uint64) ^ key) % bounds.astype(np.uint64)).astype(np.int64)
 
 

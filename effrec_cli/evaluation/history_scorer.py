@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effrec_cli.evaluation.scorer import Histories
@@ -26,18 +27,28 @@ class SequenceScorer:
         max_length: L, the longest sequence it takes.
         num_items: V.
         device: where it is.
+        mask_token: what stands, behind the history, for the item to be told; None where the last item's state
+            tells the next. It counts as one of the `max_length`.
     """
 
-    def __init__(self, model: nn.Module, max_length: int, num_items: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        max_length: int,
+        num_items: int,
+        device: torch.device,
+        mask_token: int | None = None,
+    ) -> None:
         self.model = model
         self.max_length = max_length
         self.num_items = num_items
         self.device = device
+        self.mask_token = mask_token
 
     @torch.no_grad()
     def score(self, users: Tensor, histories: Histories) -> Tensor:
         """Returns scores float32 [B, V]; users' own numbers are not looked at."""
-        inputs, lengths = histories.last(self.max_length)
+        inputs, lengths = self._read(histories)
         training = self.model.training
         self.model.train(False)
         try:
@@ -46,6 +57,14 @@ class SequenceScorer:
                 return self._last_hidden(inputs, lengths) @ items.T
         finally:
             self.model.train(training)
+
+    def _read(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        """Returns what the model reads: items int64 [B, L], and how many int64 [B]."""
+        if self.mask_token is None:
+            return histories.last(self.max_length)
+        inputs, lengths = histories.last(self.max_length - 1)
+        inputs = F.pad(inputs, (0, 1)).scatter(1, lengths[:, None], self.mask_token)
+        return inputs, lengths + 1
 
     def _last_hidden(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Returns each sequence's hidden state at its last item, [B, D], some sequences at a time."""

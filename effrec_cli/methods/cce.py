@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from effrec_cli.backbone import model_for
 from effrec_cli.data.batches import Batch, Batches
+from effrec_cli.data.cloze import ClozeBatches
 from effrec_cli.data.next_item import NextItemBatches, batch_size_for
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError, EnvironmentFault
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class CCE(Method):
-    """Trains a sequence model to tell each next item from the catalogue, or from a sample of it.
+    """Trains a sequence model to tell next items, or masked ones, from the catalogue or from a sample of it.
 
     `ce` and `cce` are the full softmax, with and without its [M, V] logits; `ce_sampled` and `cce_sampled`
     the sampled softmax of papers/cce section 1.1, with and without its [M, N, D] tensor; `bce`, `bce_sampled`
@@ -44,6 +45,7 @@ class CCE(Method):
 
     task: ClassVar[str] = "next_item"
     _made_draws: Draws | None = None
+    _packing: str | None = None
     _choice: Choice | None = None
 
     def prepare(self, data: RecData) -> RecData:
@@ -88,11 +90,13 @@ class CCE(Method):
         return {cast(Any, model).item_embeddings: row_sparse.rows_of_step(self.config, self.data)}
 
     def batches(self, data: RecData) -> Batches:
-        """Returns windows over the users' training items."""
-        own = self.config.method
-        return NextItemBatches(
-            data, own.batch_size, self.config.model.max_length, own.window, self.config.seed
-        )
+        """Returns windows over the users' training items, some of them masked where the model asks for it."""
+        own, model = self.config.method, cast(Any, self.model)
+        given = (data, own.batch_size, self.config.model.max_length, own.window, self.config.seed)
+        masking = getattr(model, "masking", None)
+        if masking is None:
+            return NextItemBatches(*given)
+        return ClozeBatches(*given, mask_token=model.mask_token, **masking)
 
     @property
     def kernel(self) -> str:
@@ -127,11 +131,13 @@ class CCE(Method):
             with engine.autocast():
                 packed = model.packs(self._items.device, self.config.run.compile)
             model.packed = self.config.model.packed = packed
+            self._packing = f"{str(packed).lower()} on {self._items.device.type}"
         super().fit(engine)
 
     def choices(self) -> dict[str, str]:
-        """Returns what `method.loss=auto` became, and why."""
-        return {} if self._choice is None else {"method.loss": self._choice.why}
+        """Returns what `method.loss=auto` and, once it trains, `model.packed=auto` became, and why."""
+        loss = {} if self._choice is None else {"method.loss": self._choice.why}
+        return loss if self._packing is None else {**loss, "model.packed": self._packing}
 
     def extra_state(self) -> dict[str, Any]:
         """Returns the loss that was chosen, which a run keeps wherever it goes on."""
@@ -147,9 +153,10 @@ class CCE(Method):
             self._choice = Choice(kept, f"{kept}, as the run began; chosen here: {self._choice.why}")
 
     def scorer(self) -> SequenceScorer:
-        """Returns what ranks the catalogue by the last hidden state."""
+        """Returns what ranks the catalogue by the state of the last item, or of a mask behind it."""
         length, items = self.config.model.max_length, self._items
-        return SequenceScorer(self.model, length, len(items), items.device)
+        mask_token = getattr(self.model, "mask_token", None)
+        return SequenceScorer(self.model, length, len(items), items.device, mask_token)
 
     def _sampling(self, rows: Rows) -> dict[str, Any]:
         """Returns who shares negatives, what draws and corrects them."""
@@ -172,11 +179,12 @@ class CCE(Method):
         """Returns the hidden states that have a target, and what they are scored against."""
         tensors = batch.tensors
         valid = tensors["valid"]
+        read = [tensors[name] for name in ("inputs", "lengths", "valid", "tokens") if name in tensors]
         return Rows(
-            self.model(tensors["inputs"], tensors["lengths"], valid),
+            self.model(*read),
             self._items,
             tensors["targets"].flatten().index_select(0, valid),
-            tensors["lengths"],
+            tensors.get("masked", tensors["lengths"]),
             batch.first_target,
             batch.step,
             batch.total_targets,

@@ -12,6 +12,9 @@ from effrec_cli.models.layout import Bucketed, Layout, Packed, Padded
 from effrec_cli.models.ragged import has_varlen
 from effrec_cli.models.transformer import EPS, Block
 
+MOSTLY_FULL = 0.95
+"""Share of a batch's places from which on it is left padded where rectangles would be the other way."""
+
 
 class SASRec(nn.Module):
     """Item sequences to hidden states; the item table is also the head, without bias.
@@ -122,7 +125,9 @@ class SASRec(nn.Module):
             return Padded.of(inputs, lengths)
         if inputs.device.type == "cuda" and torch.is_grad_enabled():
             return Packed.of(inputs, lengths, tokens)
-        return Bucketed.of(inputs, lengths)
+        bucketed = Bucketed.of(inputs, lengths)
+        worth_it = len(bucketed.tokens) <= MOSTLY_FULL * inputs.numel()
+        return bucketed if worth_it else Padded.of(inputs, lengths)
 
     def _look_up(self, items: Tensor, real: Tensor | None) -> Tensor:
         """Returns the vectors of items [...], [..., D]; zeros where nothing is real."""

@@ -30,7 +30,7 @@ def test_methods_tell_model_and_task(effrec):
 
 def test_models_tell_their_tasks(effrec):
     by_name = {entry["name"]: entry for entry in json.loads(effrec("ls", "models", "--json").out)}
-    assert by_name["sasrec"]["tasks"] == "next_item"
+    assert by_name["sasrec"]["tasks"] == by_name["bert4rec"]["tasks"] == "next_item"
 
 
 def test_text_is_a_table_with_the_next_step(effrec):

@@ -85,6 +85,20 @@ def test_killed_and_resumed_ends_with_the_same_bytes(lines, uninterrupted, tmp_p
     assert metrics(folder) == metrics(uninterrupted)
 
 
+def test_masks_are_those_of_a_run_never_stopped(tmp_path, data_root):
+    """They are drawn anew each epoch, by no generator whose state would have to be kept."""
+    plain, folder = tmp_path / "plain", tmp_path / "run"
+    assert start(plain, data_root, "model=bert4rec").wait() == 0
+    process = start(folder, data_root, "model=bert4rec")
+    wait_for_lines(folder, 4, process)
+    process.kill()
+    process.wait()
+    done = resume(folder, data_root)
+    assert done.returncode == 0, done.stderr
+    assert weights(folder) == weights(plain)
+    assert metrics(folder) == metrics(plain)
+
+
 def test_told_to_stop_it_saves_and_can_be_resumed(uninterrupted, tmp_path, data_root):
     folder = tmp_path / "run"
     process = start(folder, data_root)

@@ -25,3 +25,11 @@ def test_the_default_job_reaches_a_good_share_of_the_ceiling(tmp_path):
     assert popularity < 0.25
     assert trained > 0.6
     assert trained > 1.2 * neighbours > 1.2 * popularity
+
+
+@pytest.mark.slow
+def test_bert4rec_beats_popularity_by_far(tmp_path):
+    world = ["dataset.num_users=400", "dataset.num_items=200", "run.max_epochs=60", "run.patience=null"]
+    popularity = score(tmp_path, "pop", "method=pop", *world)
+    trained = score(tmp_path, "bert4rec", "model=bert4rec", "method.loss=cce", "optimizer.lr=0.004", *world)
+    assert trained > 2 * popularity

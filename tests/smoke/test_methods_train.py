@@ -40,3 +40,11 @@ def test_every_loss_trains(loss, tmp_path):
     assert result["config"]["method"]["loss"] == loss
     assert result["kernel"] == "torch"
     assert result["cost"]["flops_per_sample"] > 0
+
+
+@pytest.mark.parametrize("model", sorted(set(registry._BUILT_IN["models"]) - {"none"}))
+def test_every_model_trains(model, tmp_path):
+    result = train(tmp_path, "method=cce", f"model={model}", *SMALL_MODEL)
+    assert result["model"] == model
+    assert result["config"]["model"]["packed"] is True
+    assert result["choices"]["model.packed"] == "true on cpu"

@@ -237,6 +237,13 @@ def test_a_step_reads_no_more_positions_packed(monkeypatch):
     assert len(tokens) <= seen[1] < 180
 
 
+def test_windows_that_fill_their_batch_stay_padded():
+    inputs, lengths, tokens = windows([32, 32, 31, 30])
+    assert isinstance(make(packed=True)._layout(inputs, lengths, tokens), Padded)
+    inputs, lengths, tokens = windows([32, 32, 31, 20])
+    assert isinstance(make(packed=True)._layout(inputs, lengths, tokens), Bucketed)
+
+
 def test_without_places_windows_stay_padded():
     inputs, lengths, _ = windows()
     model = make(packed=True)

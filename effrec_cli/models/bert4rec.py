@@ -1,0 +1,68 @@
+"""BERT4Rec: a Transformer that sees both sides of masked items and tells what they were (Sun et al. 2019)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effrec_cli.models.sasrec import SASRec
+
+
+class BERT4Rec(SASRec):
+    """SASRec's layers without causality, a vector for masked items, and the paper's layer before the head.
+
+    The mask's vector is no row of the item table: neither a loss nor a ranking can meet it. Before states are
+    multiplied with the item table they go through a linear layer, GELU and LayerNorm (the paper's projection;
+    the LayerNorm is of its code). Items have no bias.
+
+    Args:
+        num_items: V, rows of the item table.
+        mask_ratio: share of a window's items that training masks.
+        last_only: share of windows in which it masks the last item and no other.
+        settings: those of `SASRec`.
+
+    Attributes:
+        mask_token: V, what stands for a masked item in `inputs`.
+        masking: how training masks, by name.
+    """
+
+    causal: ClassVar[bool] = False
+
+    def __init__(
+        self, num_items: int, *, mask_ratio: float = 0.2, last_only: float = 0.1, **settings: Any
+    ) -> None:
+        super().__init__(num_items, **settings)
+        self.mask_token = num_items
+        self.masking = {"mask_ratio": mask_ratio, "last_only": last_only}
+        dim = self.items.embedding_dim
+        self.mask_vector = nn.Parameter(torch.empty(dim))
+        self.project = nn.Linear(dim, dim)
+        self.project_norm = nn.LayerNorm(dim)
+        self._initialise_mask(settings.get("init_std", 0.02))
+
+    def _look_up(self, items: Tensor, real: Tensor | None) -> Tensor:
+        masked = items == self.mask_token
+        vectors = super()._look_up(torch.where(masked, self._instead(items, masked), items), real)
+        return torch.where(masked.unsqueeze(-1), self.mask_vector * self.scale, vectors)
+
+    def _instead(self, items: Tensor, masked: Tensor) -> Tensor:
+        """Returns an item, int64 scalar, to be looked up in vain where masked."""
+        none = items.new_zeros(())
+        if not self.items.sparse or not items.numel():
+            return none
+        # An item that is read anyway: any other would count as drawn.
+        return items.masked_fill(masked, -1).amax().maximum(none)
+
+    def _head(self, x: Tensor) -> Tensor:
+        return self.project_norm(F.gelu(self.project(super()._head(x))))
+
+    def _initialise_mask(self, init_std: float | None) -> None:
+        """Draws what SASRec has not, in its manner."""
+        table = self.items.weight
+        std = (2 / sum(table.shape)) ** 0.5 if init_std is None else init_std
+        nn.init.normal_(self.mask_vector, std=std)
+        nn.init.xavier_normal_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
