@@ -24,6 +24,7 @@ from effrec_cli.errors import ConfigError, DataError, EnvironmentFault, Interrup
 from effrec_cli.loop import interrupt, outofmemory, replay, snapshot
 from effrec_cli.loop.feeder import Feeder
 from effrec_cli.loop.finite import Failure
+from effrec_cli.loop.lost import lost_seconds
 from effrec_cli.loop.primitives import Primitives
 from effrec_cli.loop.seeds import mix, plant
 from effrec_cli.loop.selection import Selection
@@ -60,7 +61,7 @@ class Engine(Primitives):
         selection: the best validation so far.
         totals: sums of what steps have reported since they were last logged.
         validated_step: the step whose weights were validated last, or None.
-        elapsed_before_s: seconds spent in the loop before the process started.
+        elapsed_before_s: seconds spent in the loop before the process started, those that were lost included.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Engine(Primitives):
         self._interrupts = interrupt.Interrupts()
         self._outlook: Outlook | None = None
         self._started: float | None = None
+        self._saved_at = time.monotonic()
         self._late = False
         self._saved: tuple[int, int | None] | None = None
 
@@ -131,12 +133,11 @@ class Engine(Primitives):
         Raises:
             ConfigError: the checkpoint was made with settings that do not fit these.
         """
-        metrics_lines = snapshot.put_back(self, checkpoint)
+        self._cut_back(snapshot.put_back(self, checkpoint))
         self._saved = (self.steps, self.validated_step)
         minutes = self.config.run.max_minutes
         self._late = minutes is not None and self.elapsed_s >= 60 * minutes
         if self.world.is_main:
-            self.folder.cut_metrics(metrics_lines)
             self._say(f"resumed at step {self.steps} (epoch {self.epochs + 1})")
 
     def resume_latest(self) -> bool:
@@ -151,9 +152,18 @@ class Engine(Primitives):
             found = checkpoints.load(self.folder.checkpoints)
         if found is not None:
             self.resume(found)
-        elif self.world.is_main:
-            self.folder.cut_metrics(0)
+        else:
+            self._cut_back(0)
         return found is not None
+
+    def _cut_back(self, lines: int) -> None:
+        """Cuts metrics.jsonl back to `lines` lines; the time that the others took stays spent."""
+        lost = lost_seconds(self.folder, lines, self.elapsed_before_s) if self.world.is_main else 0.0
+        lost = self.world.from_main(lost)
+        self.elapsed_before_s += lost
+        self.meter.lose(lost)
+        if self.world.is_main:
+            self.folder.cut_metrics(lines)
 
     # The loop.
 
@@ -222,13 +232,21 @@ class Engine(Primitives):
             self._log()
         self._foretell()
         late = run.max_minutes is not None and self.elapsed_s >= 60 * run.max_minutes
-        self._late, told = self.world.agree([late, self._interrupts.requested is not None])
+        flags = [late, self._interrupts.requested is not None, self._save_due()]
+        self._late, told, save_due = self.world.agree(flags)
         if told:
             self._leave()
-        if run.checkpoint_every_steps and self.steps % run.checkpoint_every_steps == 0:
+        if save_due:
             self.stopped = self._limit()
             if not self._validation_due():  # which saves, too
                 self._save()
+
+    def _save_due(self) -> bool:
+        """Returns whether to save between two validations. When is up to the clock; what is saved is not."""
+        run = self.config.run
+        steps, minutes = run.checkpoint_every_steps, run.checkpoint_every_minutes
+        by_steps = steps is not None and self.steps % steps == 0
+        return by_steps or (minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes)
 
     def _limit(self) -> str:
         """Returns which limit is reached, or an empty string."""
@@ -305,7 +323,7 @@ class Engine(Primitives):
     def _measured(self) -> Iterator[None]:
         """Runs the clocks and the progress line around the loop."""
         assert self.batches is not None
-        self._started = time.monotonic()
+        self._started = self._saved_at = time.monotonic()
         samples_per_step = self.batches.num_samples / self.steps_per_epoch
         between = self.steps_per_epoch * self.config.run.validate_every
         self.progress.start(self.steps, self.total_steps, samples_per_step, between)
@@ -366,7 +384,7 @@ class Engine(Primitives):
             self.folder.sync_metrics()
             checkpoints.save(self.folder.checkpoints, state)
             self.folder.status(RUNNING, step=self.steps)
-        self._saved = (self.steps, self.validated_step)
+        self._saved, self._saved_at = (self.steps, self.validated_step), time.monotonic()
 
     def _leave(self) -> NoReturn:
         """Saves and ends the run for now."""

@@ -34,6 +34,7 @@ class _Kept:
     curve: list[list[float]] = field(default_factory=list)
     joules: float | None = None
     peak: int | None = None
+    lost: float = 0.0
 
 
 class CostMeter:
@@ -43,7 +44,8 @@ class CostMeter:
     `epoch_started`, `epoch_ended`, with `validating()` around each validation and `validated` after it, then
     `stop` and `costs`. What counts as what is said in `Cost`. On a GPU each of these waits for the device, so
     that times are true; nothing is done per step.
-    Work that a killed run did after its last checkpoint is not counted: the run that goes on does it anew.
+    Work that a killed run did after its last checkpoint is done anew by the run that goes on; its time is
+    told to `lose`, its energy is known to nobody.
 
     Args:
         device: what is trained on.
@@ -113,6 +115,10 @@ class CostMeter:
         """Notes the validation score reached by now; higher is better."""
         self._kept.curve.append([self._training_now(), float(score)])
 
+    def lose(self, seconds: float) -> None:
+        """Counts time whose work a kill undid: in all, but neither to an epoch nor to the learning curve."""
+        self._kept.lost += seconds
+
     def state(self) -> dict[str, Any]:
         """Returns JSON-able state to keep in a checkpoint."""
         kept = self._so_far()
@@ -148,7 +154,7 @@ class CostMeter:
         kept = self._so_far()
         joules, peak = _over_ranks(kept.joules, kept.peak)
         return Cost(
-            seconds_total=kept.seconds,
+            seconds_total=kept.seconds + kept.lost,
             seconds_per_epoch=statistics.median(kept.epochs[1:] or kept.epochs) if kept.epochs else None,
             seconds_to_95=seconds_to_share(kept.curve, 0.95),
             joules=joules,
@@ -161,6 +167,7 @@ class CostMeter:
             seconds_validation=kept.validating,
             epochs=len(kept.epochs),
             first_epoch_counted=len(kept.epochs) == 1,
+            seconds_lost=kept.lost,
             seconds_data=self._beside.get("data"),
             seconds_test=self._beside.get("test"),
         )
@@ -196,6 +203,7 @@ class CostMeter:
             curve=list(kept.curve),
             joules=_both(kept.joules, joules),
             peak=_larger(kept.peak, self._memory.peak_bytes()),
+            lost=kept.lost,
         )
 
 

@@ -42,6 +42,8 @@ class Cost:
         flops_per_sample: floating-point operations of one sample's forward pass (a multiply-add is two), in
             matrix products, convolutions and attention. None where they cannot be counted.
         seconds_validation: the part of `seconds_total` that was spent validating.
+        seconds_lost: the part of `seconds_total` whose work a kill undid, as far as metrics.jsonl shows: from
+            the save that the run went on from to the last record after it.
         seconds_data: beside `seconds_total`, until the data were open: fetched and prepared where that was
             still to be done. Of the part of the run that finished it; None where not measured.
         seconds_test: beside `seconds_total`, ranking the test cases.
@@ -60,6 +62,7 @@ class Cost:
     training_rows: int
     flops_per_sample: float | None
     seconds_validation: float = 0.0
+    seconds_lost: float = 0.0
     seconds_data: float | None = None
     seconds_test: float | None = None
     epochs: int = 0

@@ -10,7 +10,8 @@ from effrec_cli.result import Result
 # What does not change what is trained or measured; the device and the precision enter as what `auto` became.
 _NO_MATTER = (
     "seed", "name", "data_root", "run.dir", "run.resume", "run.log_every", "run.checkpoint_every_steps",
-    "run.device", "run.precision", "evaluation.block_rows", "evaluation.ks", "evaluation.metrics",
+    "run.checkpoint_every_minutes", "run.device", "run.precision",
+    "evaluation.block_rows", "evaluation.ks", "evaluation.metrics",
 )  # fmt: skip
 
 HEADLINE = ("method.loss", "method.mode")

@@ -45,7 +45,7 @@ def cost_table(result: Result) -> Table:
         [
             "time in all",
             figures.seconds(cost.seconds_total),
-            f"training and validating, {figures.seconds(cost.seconds_validation)} of it validating",
+            _all_of(result),
         ],
         ["time of an epoch", figures.seconds(cost.seconds_per_epoch), _epochs(result)],
         [
@@ -98,6 +98,14 @@ def _epochs(result: Result) -> str:
     if result.cost.first_epoch_counted:
         return "the only one, warm-up included"
     return f"median of {result.cost.epochs - 1}, the first left out"
+
+
+def _all_of(result: Result) -> str:
+    """Returns what the time in all was spent on."""
+    lost = f", {figures.seconds(result.cost.seconds_lost)} lost to a kill" if result.cost.seconds_lost else ""
+    return (
+        f"training and validating, {figures.seconds(result.cost.seconds_validation)} of it validating{lost}"
+    )
 
 
 def _parameters(result: Result) -> str:

@@ -54,7 +54,9 @@ class RunConfig:
         deterministic: refuse operations whose result may vary between runs.
         validate_every: epochs between validations.
         patience: validations without improvement before stopping; None trains to the end.
-        checkpoint_every_steps: also save every so many steps; None saves after each validation only.
+        checkpoint_every_steps: also save every so many steps; None does not.
+        checkpoint_every_minutes: also save every so many minutes; None does not. After each validation a run
+            saves anyway, and where and when it is stopped changes no result.
         resume: `never` refuses a folder that holds a run, `auto` goes on where it stopped.
         log_every: steps between two loss records.
     """
@@ -73,6 +75,7 @@ class RunConfig:
     validate_every: int = setting(1, low=1)
     patience: int | None = setting(8, low=1)
     checkpoint_every_steps: int | None = setting(None, low=1)
+    checkpoint_every_minutes: float | None = setting(10.0, above=0)
     resume: str = setting("never", choices=("never", "auto"))
     log_every: int = setting(50, low=1)
 

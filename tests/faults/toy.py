@@ -130,6 +130,9 @@ class ToyMeter:
     def validated(self, score):
         self._count("validated")
 
+    def lose(self, seconds):
+        self.lost_s = seconds
+
     def state(self):
         return dict(self.counts)
 

@@ -168,6 +168,24 @@ def test_resumed_run_costs_the_same_as_one_never_stopped(machine, stop_first):
     assert costs(second).peak_memory_bytes == 99
 
 
+def test_lost_time_counts_in_all_and_nowhere_else(machine):
+    meter = machine.meter()
+    meter.start()
+    epoch(machine, meter, 30, 0.1)
+    kept = json.loads(json.dumps(meter.state()))
+    for _ in range(2):  # killed twice
+        meter = machine.meter()
+        meter.load(kept)
+        meter.lose(5)
+        meter.start()
+        kept = meter.state()
+    epoch(machine, meter, 20, 0.2)
+    meter.stop()
+    found = costs(meter)
+    assert (found.seconds_total, found.seconds_lost) == (30 + 20 + 2 * 2 + 2 * 5, 10)
+    assert (found.seconds_per_epoch, found.seconds_to_95) == (20, 50)
+
+
 def test_state_of_a_running_meter_does_not_change_it(machine):
     meter = machine.meter()
     meter.start()

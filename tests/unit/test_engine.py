@@ -521,7 +521,7 @@ def test_another_runtime_error_stays_what_it_is(tmp_path):
 
 def test_settings_that_do_not_fit_the_checkpoint_are_refused(tmp_path):
     run(tmp_path, run__max_epochs=1)
-    (tmp_path / "status.json").unlink()
+    (tmp_path / "status.json").write_text('{"state": "interrupted"}')
     config = make_config()
     with pytest.raises(ConfigError, match="its epochs have 4 steps, now they have 3"):
         make_engine(tmp_path, config, batches=ToyBatches(batch_size=8))
@@ -534,7 +534,7 @@ def test_settings_that_do_not_fit_the_checkpoint_are_refused(tmp_path):
 def test_falling_back_to_the_checkpoint_before_ends_with_the_same_bytes(tmp_path):
     whole = run(tmp_path / "whole", run__checkpoint_every_steps=2)
     run(tmp_path / "part", run__checkpoint_every_steps=2, run__max_steps=7)
-    (tmp_path / "part" / "status.json").unlink()
+    (tmp_path / "part" / "status.json").write_text('{"state": "interrupted"}')
     newest = sorted((tmp_path / "part" / "checkpoints").iterdir())[-1]
     (newest / "model.safetensors").write_bytes(b"rotten")
     resumed = run(tmp_path / "part", run__checkpoint_every_steps=2)
@@ -543,7 +543,68 @@ def test_falling_back_to_the_checkpoint_before_ends_with_the_same_bytes(tmp_path
     assert "is damaged" in (tmp_path / "part" / "log.txt").read_text()
 
 
+def saved_steps(path, monkeypatch, **settings):
+    """Returns the steps at which a run of 3 epochs of 4 steps saves."""
+    steps = []
+    save = checkpoint.save
+
+    def noted(folder, state):
+        steps.append(state.state["steps"])
+        return save(folder, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", noted)
+        run(path, **settings)
+    return steps
+
+
+def test_it_also_saves_when_the_clock_says_so_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    seldom = saved_steps(tmp_path / "seldom", monkeypatch, run__checkpoint_every_minutes=None)
+    usual = saved_steps(tmp_path / "usual", monkeypatch)
+    often = saved_steps(tmp_path / "often", monkeypatch, run__checkpoint_every_minutes=1e-9)
+    assert seldom == usual == [4, 8, 12]
+    assert often == list(range(1, 13))
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("seldom", "usual", "often")]
+    assert len(set(models)) == 1
+
+
+def test_a_save_by_the_clock_is_due_again_only_minutes_after_the_last(tmp_path, monkeypatch):
+    engine = make_engine(tmp_path, make_config(run__checkpoint_every_minutes=10.0))
+    engine.steps, now = 1, engine._saved_at
+    for seconds, due in [(599.0, False), (600.0, True)]:
+        monkeypatch.setattr("effrec_cli.engine.time.monotonic", lambda: now + seconds)  # noqa: B023
+        assert engine._save_due() == due
+    engine._save()
+    assert not engine._save_due()
+    engine.folder.close()
+
+
+def test_time_whose_work_a_kill_undid_stays_spent(tmp_path):
+    first = make_engine(tmp_path, make_config())
+    first.steps, first.elapsed_before_s = 4, 50.0
+    first._save()
+    for text in ('{"kind": "train", "elapsed_s": 61.5}\n', "rotten\n", '{"kind": "tra'):
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write(text)
+    first.folder.close()
+    second = make_engine(tmp_path, make_config())
+    assert second.elapsed_s == 61.5
+    assert second.meter.lost_s == 11.5
+    assert second.folder.metrics_lines == 0
+    second.folder.close()
+
+
+def test_nothing_is_lost_where_the_save_came_last(tmp_path):
+    run(tmp_path, run__max_epochs=1)
+    (tmp_path / "status.json").write_text('{"state": "interrupted"}')
+    engine = make_engine(tmp_path, make_config())
+    assert engine.meter.lost_s == pytest.approx(0.0, abs=1e-3)
+    assert engine.folder.metrics_lines == len(metrics(tmp_path)) > 0
+    engine.folder.close()
+
+
 def test_metrics_without_a_checkpoint_start_over(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "interrupted"}')
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
     engine = make_engine(tmp_path, make_config())
     assert engine.folder.metrics_lines == 0
