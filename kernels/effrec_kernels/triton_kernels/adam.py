@@ -40,7 +40,7 @@ def adam_rows(
     if exp_avg.stride() != exp_avg_sq.stride():
         raise ValueError("both moments of a table must lie in memory the same way")
     arguments = {
-        "rows": gradient.rows, "values": gradient.values, "table": table,
+        "rows": gradient.rows, "values": gradient.values, "items": table, "table": table,
         "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "row_steps": moments.row_steps,
         "grad_scale": grad_scale, "found_inf": found_inf,
         "num_rows": len(gradient.rows), "num_items": len(table), "dim": table.shape[1],

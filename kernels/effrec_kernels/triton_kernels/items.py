@@ -99,7 +99,7 @@ def _tiles_only(problem: Problem, arguments: Arguments, one_part: bool = False) 
     parts = min(-(-groups["rows"] // blocks.rows), max(1, _WANTED_PROGRAMS // (groups["count"] * columns)))
     parts = 1 if one_part else parts
     own = groups | {"SPLIT": is_finer(problem.items, problem), "PARTS": parts}
-    launch(tiles_backward, (groups["count"], columns, blocks.chunks * parts), blocks, arguments | own)
+    launch(tiles_backward, (groups["count"] * columns, blocks.chunks * parts), blocks, arguments | own)
 
 
 def _positives(problem: Problem, arguments: Arguments) -> None:
@@ -114,13 +114,15 @@ def _tiles_in_order(problem: Problem, arguments: Arguments) -> None:
     own = groups | {"SPLIT": is_finer(problem.items, problem), "PARTS": 1}
     if problem.num_negatives == 0:
         # Every item once: each sum has one writer, and needs no order.
-        launch(tiles_backward, (1, columns, blocks.chunks), blocks, arguments | own)
+        launch(tiles_backward, (columns, blocks.chunks), blocks, arguments | own)
     else:
         for first, after in _pieces(groups["count"], number * (PAIR_BYTES + 4 * dim), problem.chunk_bytes):
             ids, _ = _pairs(problem, (after - first) * number)
             sums = torch.zeros(len(ids), dim, dtype=torch.float32, device=ids.device)
             piece = {"pair_ids": ids, "of_items": sums, "first_local": first}
-            launch(tiles_backward, (after - first, columns, blocks.chunks), blocks, arguments | own | piece)
+            launch(
+                tiles_backward, ((after - first) * columns, blocks.chunks), blocks, arguments | own | piece
+            )
             _add_in_order(problem, arguments, ids, None, sums, 1)
     _positives_in_order(problem, arguments)
 

@@ -52,9 +52,9 @@ def forward(problem: Problem, wants_unit: bool) -> Results:
         launch(rows_forward, (len(hidden), blocks.chunks), blocks, arguments)
     elif len(hidden):
         blocks, groups = blocks_of_tiles(problem), groups_of(problem)
-        arguments |= groups | {"SPLIT": is_finer(hidden, problem)}
-        grid = (groups["count"], -(-groups["rows"] // blocks.rows), blocks.chunks)
-        launch(tiles_forward, grid, blocks, arguments)
+        lanes = -(-groups["rows"] // blocks.rows)
+        arguments |= groups | {"SPLIT": is_finer(hidden, problem), "lanes": lanes}
+        launch(tiles_forward, (groups["count"] * lanes, blocks.chunks), blocks, arguments)
     return Results(loss, lse, shift, unit)
 
 
@@ -76,12 +76,13 @@ def is_by_row(problem: Problem) -> bool:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], blocks: Blocks, arguments: Arguments) -> None:
-    """Launches a kernel with those of the arguments that it names."""
+    """Launches a kernel, on the device of the items, with those of the arguments that it names."""
     sizes = {
         "BLOCK_M": blocks.rows, "BLOCK_N": blocks.negatives, "BLOCK_D": blocks.width, "CHUNKS": blocks.chunks
     }  # fmt: skip
     named = {name: value for name, value in (arguments | sizes).items() if name in kernel.arg_names}
-    kernel[grid](**named, num_warps=blocks.num_warps, num_stages=blocks.num_stages)
+    with torch.cuda.device_of(arguments["items"]):
+        kernel[grid](**named, num_warps=blocks.num_warps, num_stages=blocks.num_stages)
 
 
 def blocks_of_tiles(problem: Problem) -> Blocks:

@@ -11,6 +11,7 @@ UNSPECIALIZED = (
     "first_group",
     "tile",
     "stride",
+    "lanes",
     "negatives_row",
     "negatives_step",
     "first_row",

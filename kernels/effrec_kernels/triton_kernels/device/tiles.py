@@ -80,7 +80,7 @@ def _mix(
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def tiles_forward(
     hidden, items, targets, boundaries, negatives, state, log_q, thresholds, alias, loss, lse, shift, unit,
-    row_start, num_rows, first_group, tile, stride, num_negatives, num_items, in_batch,
+    row_start, num_rows, first_group, tile, stride, lanes, num_negatives, num_items, in_batch,
     dim, ignore_index, scale, constant, log_others, beta,
     hidden_row, hidden_step, items_row, items_step, negatives_row, negatives_step,
     LAYOUT: tl.constexpr, SAMPLER: tl.constexpr, EXACT: tl.constexpr, BINARY: tl.constexpr,
@@ -90,10 +90,10 @@ def tiles_forward(
 ):  # fmt: skip
     """Writes loss, log-sum-exp, `shift` and, where given, `unit` of a group's rows, as `rows_forward` does.
 
-    Grid: (groups, programs a group, CHUNKS); the programs of a group take its blocks of rows in turn, each
-    for its own chunk of D values.
+    Grid: (groups * lanes, CHUNKS); the lanes of a group take its blocks of rows in turn, each for its own
+    chunk of D values.
     """
-    group, chunk = tl.program_id(0).to(tl.int64), tl.program_id(2)
+    group, chunk = (tl.program_id(0) // lanes).to(tl.int64), tl.program_id(1)
     key, begin, step, size = rows_of_group(
         group, boundaries, row_start, num_rows, first_group, tile, stride, LAYOUT
     )
@@ -103,7 +103,7 @@ def tiles_forward(
         targets, num_rows, in_batch,
     )  # fmt: skip
     places = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-    for top in range(tl.program_id(1) * BLOCK_M, size, tl.num_programs(1) * BLOCK_M):
+    for top in range(tl.program_id(0) % lanes * BLOCK_M, size, lanes * BLOCK_M):
         inside = top + tl.arange(0, BLOCK_M) < size
         at = begin + (top + tl.arange(0, BLOCK_M)).to(tl.int64) * step
         target = tl.load(targets + at, mask=inside, other=ignore_index).to(tl.int32)
@@ -209,15 +209,18 @@ def tiles_backward(
 ):  # fmt: skip
     """Adds to `of_items` float32 [V, D], atomically, what a group's rows give a block of its negatives.
 
-    Grid: (groups, blocks of negatives, CHUNKS * PARTS); the parts of a group take its blocks of rows in turn.
+    Grid: (groups * blocks of negatives, CHUNKS * PARTS), a group's blocks next to each other so that they
+    find its rows in the caches; the parts of a group take its blocks of rows in turn.
     Where `pair_ids` [groups, N] is given, ids are written there (nothing where there is none) and sums [D] to
     `of_items` [groups * N, D], which several parts of a group add to.
     """
-    group, chunk = first_local + tl.program_id(0).to(tl.int64), tl.program_id(2) // PARTS
+    columns = (num_negatives + BLOCK_N - 1) // BLOCK_N
+    local, first = (tl.program_id(0) // columns).to(tl.int64), tl.program_id(0) % columns * BLOCK_N
+    group, chunk = first_local + local, tl.program_id(1) // PARTS
     key, begin, step, size = rows_of_group(
         group, boundaries, row_start, num_rows, first_group, tile, stride, LAYOUT
     )
-    part = tl.program_id(2) % PARTS
+    part = tl.program_id(1) % PARTS
     if part * BLOCK_M >= size:
         return
     states, table = (hidden, dim, hidden_row, hidden_step), (items, dim, items_row, items_step)
@@ -226,7 +229,6 @@ def tiles_backward(
         targets, num_rows, in_batch,
     )  # fmt: skip
     places = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-    first = tl.program_id(1) * BLOCK_N
     ids, exists = block_of_ids(source, key, group, first, SAMPLER, RUN, TWO_WORDS, BLOCK_N)
     mine = read_rows(table, ids, exists, places, COMPUTE)
     correction = tl.zeros([BLOCK_N], tl.float32) if log_q is None else tl.load(log_q + ids)
@@ -263,7 +265,7 @@ def tiles_backward(
         into = of_items + ids.to(tl.int64)[:, None] * dim + places[None, :]
         tl.atomic_add(into, mixed, mask=mask, sem="relaxed")
     else:
-        slot = tl.program_id(0).to(tl.int64) * num_negatives + first + tl.arange(0, BLOCK_N)
+        slot = local * num_negatives + first + tl.arange(0, BLOCK_N)
         tl.store(pair_ids + slot, ids, mask=exists)
         into = of_items + slot[:, None] * dim + places[None, :]
         if PARTS == 1:
