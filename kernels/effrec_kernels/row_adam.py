@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from . import chunks
 from .dispatch import KERNELS, which_kernel
 from .row_sparse import RowSparse, coalesce
+
+# Of each of the rows' copies alive at a time on a CPU: what its caches hold.
+CPU_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ def adam_rows_(
         rule: how to move.
         grad_scale: scalar on the device, divides gradients.
         found_inf: scalar on the device; nothing at all changes where it is not 0.
-        kernel: `auto`, `triton` or `torch`. No kernel waits for the device, and on a GPU Triton's has no
-            workspace; PyTorch's holds about ten copies of the rows.
+        kernel: `auto`, `triton` or `torch`. No kernel waits for the device. Triton's has no workspace,
+            PyTorch's holds copies of a few rows on a CPU and of all rows elsewhere.
 
     Raises:
         KernelUnavailable: `kernel` cannot run here.
@@ -102,44 +106,50 @@ def _torch(
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
-    """Reads the rows of table and moments, moves them, and writes them back, or as they were if barred."""
-    rows, values, usable = _readable(gradient)
-    gone = ~usable if found_inf is None else ~usable | (found_inf != 0)
+    """Reads rows of table and moments, moves them and writes them back; a few at a time on a CPU."""
+    rows, values, barred = _readable(gradient, found_inf)
     stored = (table, moments.exp_avg, moments.exp_avg_sq, moments.row_steps[:, None])
-    before = [tensor.index_select(0, rows) for tensor in stored]
-    after = _moved(before, values if grad_scale is None else values / grad_scale, rule)
-    for tensor, old, new in zip(stored, before, after, strict=True):
-        tensor.index_copy_(0, rows, torch.where(gone, old, new))
+    row_bytes = table.shape[1] * table.element_size()
+    step = chunks.rows_at_once(CPU_BYTES, row_bytes) if table.is_cpu else len(rows)
+    for some in chunks.slices(len(rows), step):
+        at, mine = rows[some], values[some]
+        moved = [tensor.index_select(0, at) for tensor in stored]
+        _move_(moved, mine if grad_scale is None else mine / grad_scale, rule)
+        for tensor, new in zip(stored, moved, strict=True):
+            kept = new if barred is None else torch.where(barred, tensor.index_select(0, at), new)
+            tensor.index_copy_(0, at, kept)
 
 
-def _readable(gradient: RowSparse) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns rows and values safe to read and write, and whether there are any at all, a bool scalar.
+def _readable(gradient: RowSparse, found_inf: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Returns rows and values safe to read and write, and whether nothing may change (None: it may).
 
-    An unused slot becomes another of the first: both then write the same.
+    An unused slot becomes another of the first: both then write the same. Where all are unused, or
+    `found_inf` says so, rows are to be written as they are.
     """
     rows, values = gradient.rows, gradient.values
     if rows.is_cpu and int(rows[-1]) < gradient.num_rows:
-        return rows, values, torch.ones((), dtype=torch.bool)
+        return rows, values, None
     unused = rows >= gradient.num_rows
+    barred = unused[0] if found_inf is None else unused[0] | (found_inf != 0)
     rows = torch.where(unused, rows[:1].clamp(max=gradient.num_rows - 1), rows)
-    return rows, torch.where(unused[:, None], values[:1], values), ~unused[0]
+    return rows, torch.where(unused[:, None], values[:1], values), barred
 
 
-def _moved(before: list[Tensor], values: Tensor, rule: AdamRule) -> tuple[Tensor, ...]:
-    """Returns rows, both moments and counts [K, 1] after a step with gradients `values`."""
-    table, mean, square, counts = before
+def _move_(stored: list[Tensor], values: Tensor, rule: AdamRule) -> None:
+    """Moves rows, both moments and counts [K, 1] by a step with gradients `values`."""
+    table, mean, square, counts = stored
     beta1, beta2 = rule.betas
     if rule.weight_decay and rule.decoupled:
-        table = table * (1 - rule.lr * rule.weight_decay)
+        table.mul_(1 - rule.lr * rule.weight_decay)
     elif rule.weight_decay:
         values = values.add(table, alpha=rule.weight_decay)
-    counts = counts + 1
-    mean = torch.lerp(mean, values, 1 - beta1)
-    square = (square * beta2).addcmul_(values, values, value=1 - beta2)
+    counts.add_(1)
+    mean.lerp_(values, 1 - beta1)
+    square.mul_(beta2).addcmul_(values, values, value=1 - beta2)
     # In float64: 1 - 0.999 has few digits in float32.
     rate, spread = 1 - beta1 ** counts.double(), (1 - beta2 ** counts.double()).sqrt_()
     roots = square.sqrt().div_(spread.to(square.dtype)).add_(rule.eps)
-    return table.addcmul(mean / roots, (-rule.lr / rate).to(mean.dtype)), mean, square, counts
+    table.addcmul_(torch.div(mean, roots, out=roots), (-rule.lr / rate).to(mean.dtype))
 
 
 class RowAdam(Optimizer):
