@@ -13,6 +13,7 @@ from effrec_cli.data.layout import Layout, lay_out
 from effrec_cli.data.order import sort_rows
 from effrec_cli.data.rows import Collected, collect
 from effrec_cli.data.source import Say, Source
+from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_base import DatasetConfig
 
 TICKS_PER_SECOND = "ticks_per_second"
@@ -46,6 +47,8 @@ def arrange(source: Source, config: DatasetConfig, say: Say) -> Arranged:
     read = len(collected.rows)
     say("  all rows read; ordering and filtering")
     dropped = _filter(collected, config)
+    if not len(collected.rows):
+        raise _nothing_left(source, config, read, dropped)
     _to_seconds(collected, source)
     layout = lay_out(collected, config)
     stats = _stats(source, layout, read, dropped)
@@ -75,17 +78,45 @@ def _to_seconds(collected: Collected, source: Source) -> None:
 
 
 def _stats(source: Source, layout: Layout, read: int, dropped: dict[str, int]) -> dict[str, Any]:
-    """Returns the counts of a dataset; the reader's keys `dropped_*` join the dropped rows."""
+    """Returns the counts of a dataset."""
+    return {
+        **_counts(source, read, dropped),
+        "rows_kept": len(layout.rows),
+        "split": dict(layout.split.counts),
+    }
+
+
+def _counts(source: Source, read: int, dropped: dict[str, int]) -> dict[str, Any]:
+    """Returns what was read and dropped; the reader's keys `dropped_*` join the dropped rows."""
     reader = dict(source.stats())
     drops = [key for key in reader if key.startswith("dropped_")]
     by_reader = {key.removeprefix("dropped_"): reader.pop(key) for key in drops}
     return {
         "rows_read": reader.pop("rows_read", read + sum(by_reader.values())),
-        "rows_kept": len(layout.rows),
         "dropped": {**by_reader, **dropped},
-        "split": dict(layout.split.counts),
         "reader": reader,
     }
+
+
+_REMEDIES = {
+    "bad_rows": "dataset.bad_rows=error shows the first malformed row",
+    "labelled_0": "rows labelled 0 are no interactions: see dataset.label",
+    "rated_below_min_rating": "a lower dataset.filter.min_rating, or null for none",
+    "items_below_min_item_count": "a lower dataset.filter.min_item_count",
+    "users_below_min_user_count": "a lower dataset.filter.min_user_count",
+}
+"""What brings rows back, by the reason's key."""
+
+
+def _nothing_left(source: Source, config: DatasetConfig, read: int, dropped: dict[str, int]) -> DataError:
+    """Returns the error for data of which every row was dropped: why, and what the most rows went for."""
+    found = _counts(source, read, dropped)
+    most = max(found["dropped"], key=lambda reason: int(found["dropped"][reason]))
+    return DataError(
+        f"No interaction is left: {_summary({**found, 'rows_kept': 0})}.",
+        where=f"dataset '{config.name}'",
+        fix=_REMEDIES.get(most),
+    )
 
 
 _WHY = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effrec_cli.data.kinds import Kind, MalformedError
+from effrec_cli.data.kinds import Kind, Label, MalformedError, Text
 from effrec_cli.errors import DataError, EnvironmentFault, nearest_name
 
 Block = dict[str, NDArray[Any]]
@@ -34,6 +34,9 @@ class Column:
     otherwise: str = ""
 
 
+_MEND = "mend the row, or leave such rows out by dataset.bad_rows=drop"
+
+
 @dataclass
 class BadRows:
     """What is done with a malformed row, and how many there were.
@@ -50,11 +53,10 @@ class BadRows:
     read: int = 0
     read_bytes: int = 0
 
-    def meet(self, what: str, where: str, otherwise: str = "") -> None:
+    def meet(self, what: str, where: str, fix: str = _MEND) -> None:
         """Counts a malformed row, or raises DataError about it, as the rule says."""
         if self.rule == "error":
-            fix = "mend the row, or leave such rows out by dataset.bad_rows=drop"
-            raise DataError(what, where=where, fix=f"{fix}, or {otherwise}" if otherwise else fix)
+            raise DataError(what, where=where, fix=fix)
         self.dropped += 1
 
 
@@ -81,9 +83,25 @@ def careful_row(
     bad.meet(
         f"A value of column '{column.name}' {why}.",
         f"{place}, column '{column.name}', value '{shown}'",
-        column.otherwise,
+        _fix(column, text),
     )
     return None
+
+
+def _fix(column: Column, text: str) -> str:
+    """Returns what can be done about a malformed value."""
+    if isinstance(column.kind, Label) and text.strip():
+        return "write labels as 0 and 1; dataset.bad_rows=drop would leave out every row labelled otherwise"
+    return f"{_MEND}, or {column.otherwise}" if column.otherwise and _is_name(column, text) else _MEND
+
+
+def _is_name(column: Column, text: str) -> bool:
+    """Returns whether a value that is malformed as it is read could be read as a name."""
+    try:
+        Text().careful(text.strip())
+    except MalformedError:
+        return False
+    return not isinstance(column.kind, Text)
 
 
 def _first_malformed(texts: Mapping[str, str], columns: Sequence[Column]) -> tuple[Column, str]:
@@ -111,11 +129,11 @@ def require_columns(columns: Sequence[Column], names: Sequence[str], path: Path)
     for column in columns:
         if names.count(column.name) == 1:
             continue
-        found = "There is no column" if column.name not in names else "There is more than one column"
+        found = "There is more than one column" if column.name in names else "There is no column"
         raise DataError(
             f"{found} called '{column.name}'.",
             where=f"{path}, which has the columns {', '.join(names[:20])}",
-            nearest=nearest_name(column.name, names),
+            nearest=None if column.name in names else nearest_name(column.name, names),
             fix=f"name it by dataset.{column.role}=COLUMN{_or_the_separator(names)}",
         )
 

@@ -12,7 +12,6 @@ from effrec_cli.data.order import offsets_of
 from effrec_cli.data.rows import Collected, Rows, compact
 from effrec_cli.data.split import Split, make_split
 from effrec_cli.data.types import EvalCases, Int64
-from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_base import DatasetConfig
 
 
@@ -36,18 +35,12 @@ class Layout:
 
 
 def lay_out(collected: Collected, config: DatasetConfig) -> Layout:
-    """Returns the final numbering and split of ordered, filtered rows.
+    """Returns the final numbering and split of ordered, filtered rows; there is at least one.
 
     Raises:
-        DataError: no row is left, or the split cannot be made.
+        DataError: the split cannot be made.
     """
     rows = collected.rows
-    if not len(rows):
-        raise DataError(
-            "No interaction is left after filtering.",
-            where=f"dataset.filter of dataset '{config.name}'",
-            fix="lower dataset.filter.min_user_count, min_item_count or min_rating",
-        )
     user_ids, item_ids = _renumber(rows, collected.user_ids, collected.item_ids)
     offsets = offsets_of(rows.users, len(user_ids))
     split = make_split(offsets, rows, len(item_ids), config.split, config.name)

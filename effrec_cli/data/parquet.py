@@ -21,8 +21,8 @@ _BATCH_ROWS = 1 << 19
 
 
 def is_parquet(path: Path) -> bool:
-    """Returns whether `path` is a parquet file (by its first bytes) or a folder."""
-    if path.is_dir():
+    """Returns whether `path` is to be read as parquet: a folder, or a file by its name or its first bytes."""
+    if path.is_dir() or path.suffix in (".parquet", ".pq"):
         return True
     with path.open("rb") as handle:
         return handle.read(4) == b"PAR1"
@@ -81,13 +81,16 @@ def _open(path: Path) -> Any:
         return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            "This is not a whole parquet file.", where=f"{path}: {error}", fix="write or copy it again"
+            "This is not a whole parquet file.",
+            where=f"{path}: {error}",
+            fix="write or copy it again; a csv needs a name that does not end in .parquet",
         ) from error
 
 
 def _read_file(path: Path, columns: Sequence[Column], bad: BadRows) -> Iterator[Block]:
     with _open(path) as file:
         require_columns(columns, file.schema_arrow.names, path)
+        _require_plain(columns, file.schema_arrow, path)
         row, bytes_before = 1, bad.read_bytes
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[c.name for c in columns]):
             block = _fast(batch, columns)
@@ -98,6 +101,20 @@ def _read_file(path: Path, columns: Sequence[Column], bad: BadRows) -> Iterator[
             row += len(batch)
             bad.read_bytes = bytes_before + path.stat().st_size * (row - 1) // file.metadata.num_rows
             yield block
+
+
+def _require_plain(columns: Sequence[Column], schema: Any, path: Path) -> None:
+    """Raises DataError where a wanted column holds lists or structures: none of them is one value."""
+    import pyarrow as pa
+
+    for column in columns:
+        kind = schema.field(column.name).type
+        if pa.types.is_nested(kind):
+            raise DataError(
+                f"Column '{column.name}' holds a {kind} in each row, not one value.",
+                where=str(path),
+                fix=f"write a row for each value, or name another column by dataset.{column.role}=COLUMN",
+            )
 
 
 def _fast(batch: Any, columns: Sequence[Column]) -> Block | None:

@@ -53,12 +53,16 @@ class TableSource:
         self._say: Say = print
 
     def ensure(self, say: Say) -> None:
+        """Checks as `check` does: there is nothing to fetch."""
+        self._say = say
+        self.check()
+
+    def check(self) -> None:
         """Checks that the files are there and the settings fit each other.
 
         Raises:
             ConfigError: no path is given, a file is missing, or two settings contradict each other.
         """
-        self._say = say
         self._check_settings()
         for key, path in self._files().items():
             if not path.exists():
@@ -78,6 +82,12 @@ class TableSource:
                 "A ready-made split needs a test file.",
                 where="dataset.split.kind=files",
                 fix="dataset.test_path=FILE, or dataset.split.kind=leave_one_out",
+            )
+        if config.split.kind != "files" and (config.valid_path or config.test_path):
+            raise ConfigError(
+                "Ready-made parts are given, but the split would ignore them.",
+                where=f"dataset.split.kind={config.split.kind} with dataset.valid_path or dataset.test_path",
+                fix="dataset.split.kind=files, or leave the two paths out",
             )
         if config.items_path is not None and config.title is None:
             raise ConfigError(

@@ -96,6 +96,7 @@ def test_a_label_is_0_or_1(tmp_path):
     error = failing(config_of(path, label="click", time=None, rating=None), tmp_path)
     assert "neither 0 nor 1" in error.what
     assert "line 3, column 'click', value '2'" in error.where
+    assert error.fix.startswith("write labels as 0 and 1")
 
 
 def test_labels_may_be_words(tmp_path):
@@ -133,7 +134,9 @@ def test_a_missing_column_is_named_with_the_nearest(tmp_path):
 
 def test_a_column_that_is_there_twice_is_ambiguous(tmp_path):
     path = written(tmp_path, "1,2,3", header="user,item,item\n")
-    assert "more than one column" in failing(config_of(path, time=None, rating=None), tmp_path).what
+    error = failing(config_of(path, time=None, rating=None), tmp_path)
+    assert "more than one column" in error.what
+    assert error.nearest is None, "the nearest name is the one that was given"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,20 @@ def test_a_stray_value_among_numbers_is_told_with_the_way_to_read_names(tmp_path
     assert "dataset.ids=text" in error.fix
     data = load(config_of(path, time=None, rating=None, ids="text"), tmp_path / "root", quiet)
     assert data.users.ids.tolist() == ["1", "2", "ann"]
+
+
+@pytest.mark.parametrize("value", ["", "\udcff"])
+def test_names_are_offered_only_for_what_can_be_one(tmp_path, value):
+    path = written(tmp_path, "1,10", "2,11", f"{value},12", header="user,item\n")
+    error = failing(config_of(path, time=None, rating=None), tmp_path)
+    assert error.fix == "mend the row, or leave such rows out by dataset.bad_rows=drop"
+
+
+def test_only_malformed_rows_are_told_as_such(tmp_path):
+    path = written(tmp_path, "1,10,1,x,c", "2,11,1,y,c")
+    error = failing(config_of(path, "drop"), tmp_path)
+    assert "2 rows read, 2 dropped (2 malformed), 0 kept" in error.what
+    assert "dataset.bad_rows=error" in error.fix
 
 
 def parquet(tmp_path, **columns):
@@ -210,6 +227,21 @@ def test_a_cut_parquet_file(tmp_path):
     path = parquet(tmp_path, user=[1], item=[2])
     path.write_bytes(path.read_bytes()[:-20])
     assert "not a whole parquet file" in failing(config_of(path, time=None, rating=None), tmp_path).what
+
+
+@pytest.mark.parametrize("name", ["log.parquet", "log.pq"])
+def test_another_file_under_a_parquet_name(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("user,item\n1,2\n")
+    assert "not a whole parquet file" in failing(config_of(path, time=None, rating=None), tmp_path).what
+
+
+@pytest.mark.parametrize("values", [[[1], [2, 3]], [{"id": 1}, {"id": 2}]])
+def test_nested_columns_are_no_ids(tmp_path, values):
+    path = parquet(tmp_path, user=[1, 2], item=values)
+    error = failing(config_of(path, time=None, rating=None), tmp_path)
+    assert error.what.startswith("Column 'item' holds a ")
+    assert "dataset.item=COLUMN" in error.fix
 
 
 def test_parquet_without_rows_or_columns(tmp_path):

@@ -116,6 +116,11 @@ def test_a_rating_threshold_without_ratings_is_an_error():
 
 
 def test_nothing_left_is_an_error_that_names_the_filter():
-    with pytest.raises(DataError, match="No interaction is left") as caught:
-        prepared([(1, 1, 0, 1)], min_user_count=2)
-    assert "min_user_count" in caught.value.fix
+    rows = [(1, 1, 0, 1.0), (2, 1, 1, 5.0), (3, 2, 2, 5.0)]
+    with pytest.raises(DataError) as caught:
+        prepared(rows, min_user_count=2, min_rating=2.0)
+    assert caught.value.what == (
+        "No interaction is left: 3 rows read, "
+        "3 dropped (1 rated below min_rating, 2 of users below min_user_count), 0 kept."
+    )
+    assert caught.value.fix == "a lower dataset.filter.min_user_count"

@@ -233,6 +233,8 @@ def test_the_manifest_says_where_the_data_come_from(tmp_path):
         ({"path": None}, "needs a file"),
         ({"path": "nowhere.csv"}, "no such file"),
         ({"split": "files"}, "needs a test file"),
+        ({"test_path": "log.csv"}, "split would ignore"),
+        ({"valid_path": "log.csv"}, "split would ignore"),
         ({"items_path": "items.csv"}, "which of its columns is the title"),
     ],
 )
