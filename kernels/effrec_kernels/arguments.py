@@ -162,8 +162,7 @@ def _rows(hidden: Tensor, row_offset: int | Tensor) -> tuple[Tensor | None, int]
     """Returns the rows' global numbers if they are given one by one, else that of the first."""
     if not isinstance(row_offset, Tensor):
         return None, row_offset
-    if row_offset.shape != hidden.shape[:1] or row_offset.dtype != torch.int64:
-        raise ValueError(f"row_offset must be a number or int64 [M] with M = {len(hidden)}")
+    checks.check_row_offset(row_offset, hidden)
     return row_offset, 0
 
 

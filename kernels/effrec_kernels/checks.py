@@ -116,6 +116,14 @@ def check_sharing(sharing: str | int | Tensor, stride: int, hidden: Tensor, row_
         )
 
 
+def check_row_offset(row_offset: int | Tensor, hidden: Tensor) -> None:
+    """Raises ValueError unless rows are numbered from a number on, or each has one."""
+    if isinstance(row_offset, Tensor) and (
+        row_offset.shape != hidden.shape[:1] or row_offset.dtype != torch.int64
+    ):
+        raise ValueError(f"row_offset must be a number or int64 [M] with M = {len(hidden)}")
+
+
 def check_sparse(sharing: str | int | Tensor, rows: Tensor | None, kernel: str) -> None:
     """Raises ValueError unless the rows of a sparse gradient are fewer than M N, and their number known."""
     if isinstance(sharing, (str, int)) and sharing in ("row", 1):

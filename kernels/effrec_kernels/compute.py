@@ -96,11 +96,11 @@ def _part(problem: Problem, at: Tensor, valid: Tensor, upstream: Upstream | None
     """
     hidden = problem.working(problem.hidden.index_select(0, at))
     targets = problem.targets.index_select(0, at).masked_fill_(~valid, 0)
-    elsewhere = targets == len(problem.items)
+    positives = targets.masked_fill(targets == len(problem.items), 0) if problem.is_slice else targets
     return Part(
         at=at,
         targets=targets,
-        positives=targets.masked_fill(elsewhere, 0) if problem.is_slice else targets,
+        positives=positives,
         hidden=hidden.masked_fill(~valid[:, None], 0),
         upstream=None if upstream is None else upstream.take(at, valid) / problem.temperature,
     )

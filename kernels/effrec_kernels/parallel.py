@@ -187,24 +187,38 @@ class Call:
             == "reference"
         ):
             raise ValueError("kernel='reference' has no parallel form: it is for one process")
-        if self.is_full and (drawn, self.form.correction) != (Negatives(None, None, drawn.stream), "exact"):
+        checks.check_sharing(drawn.sharing, drawn.sharing_stride, own.hidden, drawn.stream.row_offset)
+        checks.check_row_offset(drawn.stream.row_offset, own.hidden)
+        if self.is_full:
+            self._check_full()
+        else:
+            self._check_negatives()
+
+    def _check_full(self) -> None:
+        """Raises ValueError for options that do nothing where every item is a candidate."""
+        if (self.drawn, self.form.correction) != (Negatives(None, None, self.drawn.stream), "exact"):
             raise ValueError(
                 "sampler, sharing, in_batch, log_q and correction are about negatives: give num_negatives"
             )
+
+    def _check_negatives(self) -> None:
+        """Raises ValueError or TypeError where there are none, or not for own rows."""
+        drawn, sets = self.drawn, len(self.own.hidden) if self.drawn.sharing == "row" else None
+        checks.check_negatives(drawn.negatives, drawn.num_negatives, drawn.in_batch, "M", sets)
         if drawn.negatives is not None and not isinstance(drawn.sharing, str) and not self.replicated:
             raise ValueError(
                 "negatives of tiles and sequences can be given with replicated=True alone; draw them instead"
             )
 
     def _compared(self) -> tuple[Any, ...]:
-        """Returns what must be the same on all ranks: numbers as they are, and of tensors the type."""
+        """Returns what must be the same on all ranks."""
         own, drawn, frame, stream = self.own, self.drawn, self.frame, self.drawn.stream
         options = (
             drawn.num_negatives, drawn.negatives, drawn.sampler, drawn.sharing, drawn.sharing_stride,
             drawn.in_batch, drawn.log_q, stream.seed, stream.step, stream.rng_state, stream.row_offset,
             frame.ignore_index, frame.deterministic, self.reduction.kind, self.reduction.normalizer,
         )  # fmt: skip
-        shown = [type(one).__name__ if isinstance(one, (Tensor, Popularity)) else one for one in options]
+        shown = [_shown(one) for one in options]
         enabled = torch.is_grad_enabled()
         wants = enabled and own.hidden.requires_grad, enabled and own.items.requires_grad
         return own.hidden.shape[1:], compute_dtype(own.hidden), wants, shown, self.form, self.return_lse
@@ -231,7 +245,6 @@ class Call:
         drawn, targets = self.drawn, self.own.targets.long()
         ids, sharing, offset = drawn.negatives, drawn.sharing, drawn.stream.row_offset
         if isinstance(sharing, Tensor):
-            checks.check_sharing(sharing, drawn.sharing_stride, self.own.hidden, offset)
             # Rows between the sequences of two ranks are in neither.
             targets = inside(targets, sharing, self.frame.ignore_index)
             sharing = ranks.gather(sharing.long() + ranks.start, ranks.boundaries)
@@ -241,3 +254,10 @@ class Call:
             drawn.stream, row_offset=ranks.gather(offset) if isinstance(offset, Tensor) else offset
         )
         return replace(drawn, negatives=ids, sharing=sharing, stream=stream), targets
+
+
+def _shown(option: Any) -> Any:
+    """Returns a number or name as it is, and of a tensor what does not depend on the number of rows."""
+    if isinstance(option, Tensor):
+        return str(option.dtype), tuple(option.shape[1:])
+    return type(option).__name__ if isinstance(option, Popularity) else option

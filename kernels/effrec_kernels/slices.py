@@ -38,7 +38,7 @@ def merged_rows(
         first_item: number of its first row.
         ranks: all call this together.
     """
-    problem = _slice_of(whole, items.detach(), first_item)
+    problem = slice_of(whole, items.detach(), first_item)
     positive, others, usable = _Merged.apply(hidden, items, problem, ranks)
     others = others + _added(whole, usable)
     # log(exp z_0 + exp A) - z_0, in which a small loss keeps its digits.
@@ -56,7 +56,7 @@ def _added(whole: Problem, usable: Tensor) -> Tensor | float:
     return correction_term(whole, usable, usable)
 
 
-def _slice_of(whole: Problem, items: Tensor, first: int) -> Problem:
+def slice_of(whole: Problem, items: Tensor, first: int) -> Problem:
     """Returns the part of a problem that one rank computes, its items numbered from 0."""
     after = first + len(items)
     ignored = whole.targets == whole.ignore_index

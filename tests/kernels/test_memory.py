@@ -11,7 +11,12 @@ from effrec_kernels import (
     sampled_cross_entropy,
     sampled_cross_entropy_dense,
 )
+from effrec_kernels.arguments import Form, Frame, Negatives, Stream, sampled_problem
+from effrec_kernels.compute import compute
+from effrec_kernels.objectives import Upstream
+from effrec_kernels.parts import Sums
 from effrec_kernels.products import add_by_item
+from effrec_kernels.slices import slice_of
 from kernel_cases import make_case
 from torch.profiler import ProfilerActivity, profile
 
@@ -63,6 +68,23 @@ def test_shared_negatives_hold_gradients_and_a_chunk(sharing, reduction):
     gradients = (M + V) * D * 4
     assert largest <= max(V * D * 4, CHUNK) < M * N * 8
     assert peak <= 2 * gradients + 5 * CHUNK + GENERATOR < M * N * D * 4
+
+
+@pytest.mark.parametrize("sharing", ["row", 16])
+def test_a_slice_of_the_catalogue_holds_gradients_of_its_rows_and_a_chunk(sharing):
+    case = make_case(rows=M, items=V, dim=D)
+    drawn, frame = Negatives(N, None, Stream(), sharing=sharing), Frame(chunk_bytes=CHUNK, kernel="torch")
+    whole = sampled_problem(*case.tensors, drawn, Form(), frame)
+    part, ones = slice_of(whole, case.items[: V // 4], 0), torch.ones(M)
+
+    def run():
+        sums = Sums(torch.zeros_like(part.hidden), torch.zeros_like(part.items))
+        compute(part, Upstream(ones, ones), sums)
+
+    run()
+    largest, peak = allocations(run)
+    assert largest <= max(M * D * 4, CHUNK) < M * N * 8
+    assert peak <= (M + V // 4) * D * 4 + 5 * CHUNK + GENERATOR < M * N * D * 4
 
 
 def test_a_small_catalogue_is_scored_a_chunk_at_a_time():

@@ -117,6 +117,7 @@ WRONG = {
     "too few": "ValueError: items 20 to 21 are on no rank",
     "too many": "ValueError: items 19 to 19 are beyond the catalogue of 19",
     "seed": "ValueError: ranks 0 and 1 were given different options",
+    "ids": "ValueError: ranks 0 and 1 were given different options",
     "gradient": "ValueError: ranks 0 and 1 were given different options",
     "triton": "KernelUnavailable: .*know no slices",
     "reference": "ValueError: .*no parallel form",
@@ -141,7 +142,13 @@ def test_wrong_arguments_are_an_error_on_every_rank(ranks, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "own"), [("one rank", "ValueError: hidden must be"), ("look-up id", "IndexError: ids holds 3")]
+    ("name", "own"),
+    [
+        ("one rank", "ValueError: hidden must be"),
+        ("one rank's rows", "ValueError: row_offset must be"),
+        ("one rank's ids", "ValueError: negatives must be [M, N] with M = 3"),
+        ("look-up id", "IndexError: ids holds 3"),
+    ],
 )
 def test_one_ranks_fault_reaches_the_others(ranks, name, own):
     """They would wait for it until their time is up."""
@@ -177,6 +184,20 @@ def test_a_process_alone_is_the_whole_group(name):
     rows = vocab_parallel_embedding(ids, data.items, num_items=setup.items, first_item=0)
     assert torch.equal(rows, data.items[ids])
     assert vocab_parallel_range(7) == range(7)
+
+
+@pytest.mark.parametrize("name", ["row", "full"])
+def test_autocast_rounds_operands_and_nothing_else(name):
+    setup = CASES[name]
+    data = data_of(setup)
+    rows, options = data.hidden[data.targets != -100].float(), options_of(setup, 0, setup.rows)
+    rounded, targets = rows.bfloat16().float(), data.targets[data.targets != -100]
+    place = {"num_items": setup.items, "first_item": 0, **options}
+    loss = vocab_parallel_cross_entropy(rounded, data.items.bfloat16().float(), targets, **place)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = vocab_parallel_cross_entropy(rows, data.items.float(), targets, **place)
+    torch.testing.assert_close(cast, loss)
+    assert cast.dtype == torch.float32
 
 
 def test_there_is_no_second_derivative():
