@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +13,15 @@ import torch
 from effrec_cli import compose, paths, registry, result
 from effrec_cli.data.load import load_prepared
 from effrec_cli.data.types import Catalogue, EvalCases, RecData, Sequences
-from effrec_cli.durable import writing
-from effrec_cli.errors import ConfigError
+from effrec_cli.durable import write_json, writing
+from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.methods.base import Method
-from effrec_cli.runfolder import RunFolder
+from effrec_cli.runfolder import DONE, RunFolder, read_state
 from effrec_cli.schema import Config
-from effrec_cli.tensorfile import move_to, read_tensors, write_tensors
+from effrec_cli.tensorfile import is_whole, move_to, read_tensors, write_tensors
 
-IDS = "ids"
+IDS, DATASET = "ids", "dataset.json"
+MODEL = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class OpenRun:
 
     Attributes:
         config: its settings.
-        result: what its result.json holds.
+        result: what its result.json holds; None where that is lost or damaged.
+        dataset: `name` and `hash` of what it was trained on.
         method: the method with the trained weights, on the device asked for.
         data: the dataset it was trained on, or None where that is not on this machine.
         users: raw ids of users by row.
@@ -35,7 +39,8 @@ class OpenRun:
     """
 
     config: Config
-    result: result.Result
+    result: result.Result | None
+    dataset: dict[str, Any]
     method: Method
     data: RecData | None
     users: Catalogue
@@ -55,33 +60,85 @@ def save(folder: RunFolder, method: Method, data: RecData) -> None:
         np.save(target / "items.npy", data.items.ids, allow_pickle=False)
         if data.items.titles is not None:
             np.save(target / "titles.npy", data.items.titles, allow_pickle=False)
+    write_json(target / DATASET, {"name": data.name, "hash": data.content_hash})
     write_tensors(folder.model_path, method.state_dict())
+
+
+def lost(path: Path) -> list[str]:
+    """Returns which files of the finished run in `path` are missing or damaged; `resume` writes them anew."""
+    whole = {
+        result.FILE_NAME: _result(path) is not None,
+        MODEL: is_whole(path / MODEL),
+        IDS: _dataset_of(path) is not None and all((path / IDS / name).is_file() for name in _MAPS),
+    }
+    return [name for name, there in whole.items() if not there]
+
+
+_MAPS = ("users.npy", "items.npy")
 
 
 def open_run(path: Path, device: torch.device) -> OpenRun:
     """Returns a finished run with its weights on `device`; nothing is fetched or prepared.
 
+    A finished run can do without its result.json: weights and the maps to raw ids are enough to score.
+
     Raises:
-        ConfigError: `path` is no run folder, or the run has not finished.
-        DataError: the weights are damaged.
+        ConfigError: `path` is no run folder, the run has not finished, or its map to raw ids is lost.
+        DataError: the weights are missing or damaged.
     """
-    found = result.read(path)
+    found = _result(path) if read_state(path) == DONE else result.read(path)
     config = compose.from_yaml(path / "config.yaml")
     users, items = _catalogues(path)
-    data = _dataset(config, found)
+    dataset = found.dataset if found is not None else _dataset_of(path)
+    if dataset is None:
+        raise _lost_map(path, DATASET)
+    data = _dataset(config, dataset)
     method: Method = registry.implementation("methods", config.method.name)(config)
-    shape = data if data is not None else _shape_only(found, users, items)
+    shape = data if data is not None else _shape_only(dataset, users, items)
     method.data = shape
     method.model = method.build(shape)
-    method.load_state_dict(move_to(read_tensors(path / "model.safetensors")[0], torch.device("cpu")))
+    method.load_state_dict(_weights(path))
     method.model.to(device).eval()
-    return OpenRun(config, found, method, data, users, items)
+    return OpenRun(config, found, dataset, method, data, users, items)
+
+
+def _result(path: Path) -> result.Result | None:
+    try:
+        return result.read(path)
+    except result.LostResult:
+        return None
+
+
+def _dataset_of(path: Path) -> dict[str, Any] | None:
+    """Returns name and hash of the dataset as they are kept beside the ids."""
+    try:
+        found = json.loads((path / IDS / DATASET).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"name", "hash"} <= found.keys() else None
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return move_to(read_tensors(path / MODEL)[0], torch.device("cpu"))
+    except DataError as damage:
+        damage.fix = f"effrec resume {path}, which writes the model anew from the run's last checkpoint"
+        raise
+
+
+def _lost_map(path: Path, name: str) -> ConfigError:
+    return ConfigError(
+        "The run folder has lost its map to raw ids.",
+        where=str(path / IDS / name),
+        fix=f"effrec resume {path} writes it anew",
+    )
 
 
 def _catalogues(path: Path) -> tuple[Catalogue, Catalogue]:
     folder = path / IDS
-    if not (folder / "items.npy").is_file():
-        raise ConfigError("The run folder has lost its map to raw ids.", where=str(folder / "items.npy"))
+    for name in _MAPS:
+        if not (folder / name).is_file():
+            raise _lost_map(path, name)
     titles = folder / "titles.npy"
     return (
         Catalogue(np.load(folder / "users.npy", mmap_mode="r")),
@@ -92,12 +149,12 @@ def _catalogues(path: Path) -> tuple[Catalogue, Catalogue]:
     )
 
 
-def _dataset(config: Config, found: result.Result) -> RecData | None:
+def _dataset(config: Config, dataset: dict[str, Any]) -> RecData | None:
     """Returns the prepared dataset with the content the run was trained on, if it is on this machine.
 
     It is looked for where the run found it and, since a run may have come from elsewhere, at `EFFREC_DATA`.
     """
-    name, digest = found.dataset["name"], found.dataset["hash"]
+    name, digest = dataset["name"], dataset["hash"]
     for root in (Path(config.data_root), paths.default_data_root()):
         folder = root / "prepared" / f"{name}-{digest[:12]}"
         if folder.is_dir():
@@ -105,13 +162,13 @@ def _dataset(config: Config, found: result.Result) -> RecData | None:
     return None
 
 
-def _shape_only(found: result.Result, users: Catalogue, items: Catalogue) -> RecData:
+def _shape_only(dataset: dict[str, Any], users: Catalogue, items: Catalogue) -> RecData:
     """Returns a dataset without rows: enough to build a model of the right shape."""
     none, numbers = np.zeros(0, np.int64), np.zeros(0, np.int32)
     no_cases = EvalCases(numbers, none, none, none, none)
     return RecData(
-        name=found.dataset["name"],
-        content_hash=found.dataset["hash"],
+        name=dataset["name"],
+        content_hash=dataset["hash"],
         sequences=Sequences(np.zeros(len(users) + 1, np.int64), numbers),
         train_end=np.zeros(len(users), np.int64),
         valid=no_cases,

@@ -8,6 +8,7 @@ in it can run code when loaded, and nothing depends on the device or on the numb
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -90,6 +91,15 @@ def load(folder: Path, say: Callable[[str], None] | None = None) -> Checkpoint |
     if found:
         say(f"no sound checkpoint is left in {folder}: starting over")
     return None
+
+
+def any_sound(folder: Path) -> bool:
+    """Returns whether `load` would find a checkpoint; nothing is set aside."""
+    for path in _numbered(folder):
+        with contextlib.suppress(DataError, OSError, ValueError, TypeError, LookupError):
+            _check(path, contents=True)
+            return True
+    return False
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,10 +15,14 @@ from typing import Any
 from effrec_cli.durable import write_json
 from effrec_cli.errors import ConfigError, nearest_name
 from effrec_cli.evaluation.cost_record import Cost, Parameters
-from effrec_cli.runfolder import RUNNING, read_state
+from effrec_cli.runfolder import DONE, RUNNING, read_state
 
 SCHEMA_VERSION = 1
 FILE_NAME = "result.json"
+
+
+class LostResult(ConfigError):
+    """A finished run's result.json is missing, or damaged."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def read(path: Path) -> Result:
 
     Raises:
         ConfigError: there is no such folder, it is no run, the run has not finished, or the file was written
-            by a newer effrec or is damaged.
+            by a newer effrec.
+        LostResult: the file is damaged, or lost from a finished run.
     """
     target = _file_of(path)
     if not target.is_file():
@@ -150,6 +155,12 @@ def _file_of(path: Path) -> Path:
 
 def _unfinished(folder: Path) -> ConfigError:
     status = read_status(folder)
+    if status.state == DONE:
+        return LostResult(
+            f"The run in '{folder}' is done, but its {FILE_NAME} is lost.",
+            where=str(folder / FILE_NAME),
+            fix=f"effrec resume {folder} writes it anew",
+        )
     at_step = f" at step {status.step}" if status.step else ""
     return ConfigError(
         f"The run in '{folder}' has no result: it is {status.state}{at_step}.",
@@ -186,11 +197,11 @@ def _parsed(target: Path) -> dict[str, Any]:
     return record
 
 
-def _damaged(target: Path, why: str) -> ConfigError:
-    return ConfigError(
+def _damaged(target: Path, why: str) -> LostResult:
+    return LostResult(
         f"'{target}' cannot be read as a result: {why}.",
         where=str(target),
-        fix=f"effrec evaluate {target.parent} measures the run again",
+        fix=f"effrec resume {target.parent} writes it anew",
     )
 
 

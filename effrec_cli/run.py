@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from effrec_cli import artifacts, compose, distributed, env, launch, registry, result
+from effrec_cli import artifacts, checkpoint, compose, distributed, env, launch, registry, result
 from effrec_cli.backbone import model_for
 from effrec_cli.data.batches import Batches, Share
 from effrec_cli.data.load import load
@@ -20,6 +20,7 @@ from effrec_cli.data.types import EvalCases, RecData
 from effrec_cli.distributed import World
 from effrec_cli.durable import write_bytes
 from effrec_cli.engine import Engine
+from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.cost import CostMeter, flops_per_sample
 from effrec_cli.evaluation.protocol import protocol_of
 from effrec_cli.evaluation.ranking import rank_cases
@@ -60,7 +61,9 @@ def run(config: Config, overrides: list[str], *, keep_failed: bool = False) -> r
 
 
 def resume(path: Path) -> result.Result:
-    """Goes on with the run in `path`; a finished run is left alone, one without a checkpoint starts over.
+    """Goes on with the run in `path`; one without a checkpoint starts over.
+
+    A finished run is left alone, but for what it has lost of its files: that is written anew.
 
     Raises:
         EffrecError: `path` holds no run, another process works on it, or what stopped it this time.
@@ -187,7 +190,7 @@ def _run_here(config: Config, overrides: list[str], keep_failed: bool) -> result
     env.resolve_device(config.run.device)
     folder = _opened(config)
     try:
-        if folder.finished:
+        if _left_alone(folder, config, overrides):
             say(_LEFT_ALONE.format(folder.path))
         else:
             with nullcontext() if keep_failed else folder.tidied():
@@ -208,6 +211,28 @@ def _opened(config: Config) -> RunFolder:
     if config.run.resume == "auto":
         refuse_other_settings(folder.path, config)
     return folder.open(resume=config.run.resume)
+
+
+def _left_alone(folder: RunFolder, config: Config, overrides: list[str]) -> bool:
+    """Returns whether the folder holds a finished run with nothing lost.
+
+    Raises:
+        ConfigError: something is lost, and there is no checkpoint to write it from.
+    """
+    lost = artifacts.lost(folder.path) if folder.finished else []
+    if not lost:
+        return folder.finished
+    without_loop = registry.implementation("methods", config.method.name).task == "none"
+    if not without_loop and not checkpoint.any_sound(folder.checkpoints):
+        scores = f"effrec evaluate {folder.path} for its metrics, or " if lost == [result.FILE_NAME] else ""
+        same = [word for word in overrides if not word.startswith(("run.dir=", "run.resume="))]
+        raise ConfigError(
+            f"The finished run has lost {', '.join(lost)}, and no sound checkpoint is left to write it from.",
+            where=str(folder.path),
+            fix=f"{scores}train it again: {' '.join(['effrec train', *same, 'run.dir=PATH'])}",
+        )
+    say(f"{folder.path} holds a finished run that has lost {', '.join(lost)}: writing it anew.")
+    return False
 
 
 def _keep_settings(folder: RunFolder, config: Config, overrides: list[str]) -> None:
@@ -231,7 +256,7 @@ def _run_among_others(config: Config, overrides: list[str]) -> result.Result:
     opened = _opened(config) if world.is_main else None
     config.run.dir = world.from_main(config.run.dir or "")
     folder = opened or RunFolder(Path(config.run.dir))
-    finished = world.from_main(folder.finished)
+    finished = world.from_main(world.is_main and _left_alone(folder, config, overrides))
     if world.is_main:
         if finished:
             say(_LEFT_ALONE.format(folder.path))

@@ -61,6 +61,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, note.get("meta", {})
 
 
+def is_whole(path: Path) -> bool:
+    """Returns whether `path` is a tensor file of the length that its head promises; reads the head alone."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
 def _save(packed: dict[str, Tensor], draft: Path, note: str) -> None:
     try:
         save_file(packed, draft, metadata={_KEY: note})

@@ -71,7 +71,7 @@ def cut_offs(text: str) -> list[int]:
 
 
 def _no_data(opened: OpenRun) -> DataError:
-    dataset = opened.result.dataset
+    dataset = opened.dataset
     return DataError(
         f"The dataset of this run, {dataset['name']} ({dataset['hash'][:12]}), is not prepared here.",
         where=f"data_root={opened.config.data_root}",
@@ -82,8 +82,8 @@ def _no_data(opened: OpenRun) -> DataError:
 def _agreement(
     opened: OpenRun, split: str, found: dict[str, float], settings: EvaluationConfig
 ) -> bool | None:
-    """Returns whether the metrics are those of result.json; None where they were measured in another way."""
-    kept = opened.result.metrics.get(split, {})
+    """Returns whether the metrics are those of result.json; None where that is lost or tells of others."""
+    kept = opened.result.metrics.get(split, {}) if opened.result is not None else {}
     shared = found.keys() & kept.keys()
     if settings.seen != opened.config.evaluation.seen or not shared:
         return None
@@ -93,13 +93,19 @@ def _agreement(
 def _print(opened: OpenRun, record: dict[str, Any], settings: EvaluationConfig) -> None:
     from effrec_cli.commands.show import protocol_words
     from effrec_cli.report.layout import print_table, say
-    from effrec_cli.report.tables import metrics_table
+    from effrec_cli.report.tables import metrics_table, scores_table
 
-    same_rule = settings.seen == opened.config.evaluation.seen
-    ceiling = opened.result.ceiling if same_rule else None
-    shown = replace(opened.result, metrics={record["split"]: record["metrics"]}, ceiling=ceiling)
-    print_table(metrics_table(shown, record["split"]))
+    part, scores = record["split"], record["metrics"]
+    if opened.result is None:
+        print_table(scores_table(f"{opened.config.method.name} · {opened.dataset['name']}", part, scores))
+    else:
+        same_rule = settings.seen == opened.config.evaluation.seen
+        ceiling = opened.result.ceiling if same_rule else None
+        print_table(metrics_table(replace(opened.result, metrics={part: scores}, ceiling=ceiling), part))
     say(f"\nprotocol  {protocol_words(record['protocol'])}")
+    if opened.result is None:
+        say(f"          its result.json is lost or damaged; effrec resume {record['run']} writes it anew")
+        return
     verdicts = {True: "the same as", False: "NOT the same as", None: "measured in another way than"}
     say(f"          {verdicts[record['same_as_result']]} {Path(record['run']) / 'result.json'}")
 

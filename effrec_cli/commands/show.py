@@ -51,7 +51,7 @@ def as_record(run: Run) -> dict[str, Any]:
 
 def next_command(run: Run) -> str:
     """Returns the command that follows from the run's state."""
-    if run.status.state == DONE:
+    if run.status.state == DONE and run.result is not None:
         return f"effrec compare {run.folder.parent}"
     if run.status.state == RUNNING:
         return f"tail -f {run.folder / 'log.txt'}"

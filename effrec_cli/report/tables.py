@@ -24,10 +24,28 @@ def metrics_table(result: Result, part: str = "test") -> Table:
     A metric without a cut-off, such as `auc`, stands in the first column. Under the metric that the run was
     selected by stands its share of the best possible ranker's, where that is known.
     """
-    scores = result.metrics.get(part, {})
-    cut_offs = sorted({_cut_off(name) for name in scores})
     ceilings = (result.ceiling or {}) if part == "test" else {}
     headline = str(result.config.get("evaluation", {}).get("monitor", "")).partition("@")[0]
+    return scores_table(title(result), part, result.metrics.get(part, {}), headline, ceilings)
+
+
+def scores_table(
+    heading: str,
+    part: str,
+    scores: dict[str, float],
+    headline: str = "",
+    ceilings: dict[str, float] | None = None,
+) -> Table:
+    """Returns scores as a table.
+
+    Args:
+        heading: above it.
+        part: `valid` or `test`.
+        scores: by name, such as `ndcg@10`.
+        headline: the metric whose share of the best possible ranker's is shown.
+        ceilings: that ranker's scores.
+    """
+    cut_offs = sorted({_cut_off(name) for name in scores})
     columns = [Column(part, right=False), *(Column(f"@{k}" if k else "value") for k in cut_offs)]
     rows = []
     for metric in dict.fromkeys(name.partition("@")[0] for name in scores):
@@ -35,7 +53,7 @@ def metrics_table(result: Result, part: str = "test") -> Table:
         rows.append([metric, *(figures.score(scores.get(name)) for name in names)])
         if metric == headline and ceilings:
             rows.append(["  of ceiling", *(_share(scores.get(name), ceilings.get(name)) for name in names)])
-    return Table(title(result), columns, rows)
+    return Table(heading, columns, rows)
 
 
 def cost_table(result: Result) -> Table:

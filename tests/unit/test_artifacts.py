@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from effrec_cli.app import main
-from effrec_cli.artifacts import open_run
+from effrec_cli.artifacts import lost, open_run
 from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.evaluation.scorer import Histories
 
@@ -56,11 +56,47 @@ def test_a_dataset_that_moved_is_found(trained, moved):
 def test_damaged_weights_are_told(moved):
     path = moved / "run" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(DataError, match=r"model\.safetensors"):
+    with pytest.raises(DataError, match=r"model\.safetensors") as caught:
         open_run(moved / "run", CPU)
+    assert f"effrec resume {moved / 'run'}" in caught.value.fix
 
 
 def test_a_lost_map_to_raw_ids_is_told(moved):
     shutil.rmtree(moved / "run" / "ids")
-    with pytest.raises(ConfigError, match="raw ids"):
+    with pytest.raises(ConfigError, match="raw ids") as caught:
         open_run(moved / "run", CPU)
+    assert f"effrec resume {moved / 'run'}" in caught.value.fix
+
+
+@pytest.mark.parametrize("text", [None, "", "{", '{"metrics": {}}', '{"schema_version": 1}'])
+def test_a_finished_run_scores_without_its_result(trained, moved, text):
+    path = moved / "run" / "result.json"
+    path.unlink() if text is None else path.write_text(text)
+    opened = open_run(moved / "run", CPU)
+    assert opened.result is None
+    assert torch.equal(scores(opened), scores(open_run(trained / "run", CPU)))
+
+
+def test_a_result_of_a_newer_effrec_is_not_called_lost(moved):
+    (moved / "run" / "result.json").write_text('{"schema_version": 99}')
+    with pytest.raises(ConfigError, match="newer effrec"):
+        open_run(moved / "run", CPU)
+    with pytest.raises(ConfigError, match="newer effrec"):
+        lost(moved / "run")
+
+
+def test_an_unfinished_run_is_no_finished_one_without_a_result(moved):
+    (moved / "run" / "result.json").unlink()
+    (moved / "run" / "status.json").write_text('{"state": "interrupted"}')
+    with pytest.raises(ConfigError, match="has no result"):
+        open_run(moved / "run", CPU)
+
+
+def test_what_is_lost_is_named(trained, moved):
+    assert lost(trained / "run") == []
+    run = moved / "run"
+    (run / "ids" / "users.npy").unlink()
+    (run / "result.json").write_text("{")
+    whole = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(whole[:-1])
+    assert lost(run) == ["result.json", "model.safetensors", "ids"]
