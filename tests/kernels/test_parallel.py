@@ -14,9 +14,14 @@ from effrec_kernels import (
     vocab_parallel_embedding,
     vocab_parallel_range,
 )
+from effrec_kernels.arguments import Form, Frame, Negatives, Stream, full_problem, sampled_problem
 from effrec_kernels.candidates import Packing
+from effrec_kernels.compute import compute
+from effrec_kernels.objectives import Upstream
+from effrec_kernels.parts import Sums
 from effrec_kernels.ranks import Slice, check_slices
-from kernel_cases import relative
+from effrec_kernels.slices import slice_of
+from kernel_cases import make_case, relative
 from parallel_cases import CASES, data_of, one_process, options_of, parts, run
 from parallel_model import Whole, toy_batch, train
 from torch.nn.functional import embedding
@@ -206,6 +211,42 @@ def test_there_is_no_second_derivative():
     (gradient,) = torch.autograd.grad(loss, hidden, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "options", [{}, {"sharing": 16}, {"items": 50}, {"sampler": "block"}, {"full": True}]
+)
+def test_slices_one_after_the_other_make_up_the_whole(device, dtype, options):
+    """What ranks do, without sending anything: so it can be tried on one GPU."""
+    options = {"full": False, "items": 1001, **options}
+    full, items = options.pop("full"), options.pop("items")
+    case, frame = make_case(rows=64, items=items, dtype=dtype, device=device), Frame(kernel="torch")
+    if full:
+        whole = full_problem(*case.tensors, Form("none"), frame)
+    else:
+        drawn = Negatives(128, None, Stream(), **options)
+        whole = sampled_problem(*case.tensors, drawn, Form("none"), frame)
+    live, ones = case.targets != -100, torch.ones(64, device=device)
+    sums = [torch.zeros(one.shape, device=device) for one in (case.hidden, case.items)]
+    cuts = [(0, 7), (7, items - 20), (items - 20, items)]
+    parts_of = [slice_of(whole, case.items[start:end], start) for start, end in cuts]
+    found = [compute(part, None, Sums(None, None)) for part in parts_of]
+    others = torch.stack([one[1] for one in found]).logsumexp(0)
+    here = [(case.targets >= start) & (case.targets < end) for start, end in cuts]
+    positive = sum(torch.where(mine, one[0], 0) for mine, one in zip(here, found, strict=True))
+    slope = torch.sigmoid(others - positive).masked_fill(~live, 0)
+    for part, one, mine, (start, end) in zip(parts_of, found, here, cuts, strict=True):
+        flows = Upstream(-slope * mine, slope * (one[1] - others).exp())
+        own = Sums(torch.zeros_like(sums[0]), sums[1][start:end])
+        compute(part, flows, own)
+        sums[0] += own.hidden
+    true = [torch.zeros(one.shape, device=device) for one in sums]
+    loss, _ = compute(whole, Upstream(ones, None), Sums(*true))
+    bound = 2e-2 if dtype == torch.bfloat16 and device.type == "cuda" else 1e-4
+    assert relative((others - positive).exp().log1p()[live], loss[live]) <= bound
+    for one, other in zip(sums, true, strict=True):
+        assert relative(one, other) <= bound
 
 
 def test_only_what_is_kept_is_scored():
