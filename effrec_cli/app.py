@@ -45,6 +45,8 @@ def _run(words: list[str]) -> int:
     verb = words[0] if words else "--help"
     if verb in ("--help", "-h"):
         return _call("help", [])
+    if verb == "--version" and len(words) > 1:
+        raise ConfigError("--version stands alone.", where=" ".join(words), fix="effrec doctor --json")
     if verb == "--version":
         print(f"effrec {__version__}")
         return 0

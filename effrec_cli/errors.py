@@ -78,7 +78,7 @@ class Interrupted(EffrecError):
 
 def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
     """Returns the candidate most like `name`, or None where none is near."""
-    matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 

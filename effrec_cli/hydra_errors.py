@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effrec_cli.errors import ConfigError, EffrecError, unknown_name
@@ -124,19 +125,46 @@ def _no_such_option(error: Any, context: Context) -> ConfigError:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     options = list(error.options or [])
     if not options:
-        return ConfigError(f"There is no config called '{error.missing_cfg_file}'.", where=_place(str(error)))
+        return _no_such_config(group, name, context, _place(str(error)))
     if not name:
         return _no_value(group, context)
-    found = unknown_name(group, name, options, where=_source(context, group, str(error)))
+    found = unknown_name(group, name, options, where=_source(context, group, name, str(error)))
     if group == "hydra/launcher" and name.startswith("submitit"):
         found.fix = "pip install 'effrec[slurm]'"
     return found
 
 
-def _source(context: Context, group: str, message: str) -> str | None:
+def _no_such_config(group: str, name: str, context: Context, place: str | None) -> ConfigError:
+    """Returns the error for a YAML file that is named and not there: a primary config, or one in `group`."""
+    from hydra.core.object_type import ObjectType
+
+    known: list[str] = []
+    if context.loader is not None:
+        options = context.loader.get_group_options(group, results_filter=ObjectType.CONFIG)
+        known = [option for option in options if option[0] != "_"]  # Hydra's own helpers
+    found = unknown_name("config", name, known, where=place)
+    found.what = f"There is no config called '{group + '/' if group else ''}{name}'."
+    return found
+
+
+def _source(context: Context, group: str, name: str, message: str) -> str | None:
     """Returns the override that names the group, or else the YAML that does."""
     typed = [each for each in context.overrides if each.lstrip("+").startswith(f"{group}=")]
-    return typed[-1] if typed else _place(message)
+    return typed[-1] if typed else (_overriding_file(context, group, name) or _place(message))
+
+
+def _overriding_file(context: Context, group: str, name: str) -> str | None:
+    """Returns the YAML that the user chose, an experiment say, whose `override /group: name` this is.
+
+    Hydra names the primary config: there the group stands.
+    """
+    line = re.compile(rf"override\s+/?{re.escape(group)}(@\S+)?\s*:\s*{re.escape(name)}\b")
+    for choice in (each.lstrip("+").partition("=") for each in context.overrides):
+        for source in context.loader.get_sources() if context.loader else ():
+            path = Path(source.path) / choice[0] / f"{choice[2]}.yaml"
+            if path.is_file() and line.search(path.read_text(encoding="utf-8", errors="replace")):
+                return str(path)
+    return None
 
 
 def _place(message: str) -> str | None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from effrec_cli.arguments import Parser
 from effrec_cli.errors import ConfigError
 from effrec_cli.paths import PACKAGE
 from effrec_cli.report.layout import say
@@ -91,8 +92,8 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="effrec bench",
         description="Measures a suite, each peer in a process of its own, taking turns, and keeps one record "
         "for each cell and peer as JSON.",

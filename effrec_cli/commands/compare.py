@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
+from effrec_cli.arguments import Parser
 from effrec_cli.report.board import board_table, copies_line, unfinished_line
 from effrec_cli.report.compare import compare
 from effrec_cli.report.layout import Table, as_markdown, print_table, say
@@ -45,8 +45,8 @@ def _print(tables: list[Table], lines: list[str]) -> None:
         say(line)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="effrec compare",
         description="Runs side by side: quality, and what it cost. One table for each dataset and protocol; "
         "runs that differ only in the seed share a line (mean ± standard deviation).",

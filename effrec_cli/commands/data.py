@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from effrec_cli.arguments import Parser
 from effrec_cli.compose import CONFIG_NAME, Folders, checked, compose, opened
 from effrec_cli.data.describe import describe
 from effrec_cli.data.fetch import megabytes
@@ -34,11 +35,11 @@ def main(argv: list[str]) -> int:
     return run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="effrec data", description="The datasets on this machine.")
+def _parser() -> Parser:
+    parser = Parser(prog="effrec data", description="The datasets on this machine.")
     verbs = parser.add_subparsers(required=True, metavar="ls|fetch|import|describe|verify")
 
-    def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Parser:
         added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         added.set_defaults(run=run)
         added.add_argument("--config-dir", "-cd", metavar="DIR", help="with YAML groups of your own")
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_name(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _with_name(parser: Parser) -> Parser:
     parser.add_argument("name", metavar="NAME", help="as in dataset=NAME")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="such as dataset.split.kind=global_time"
@@ -63,7 +64,7 @@ def _with_name(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def _with_json(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _with_json(parser: Parser) -> Parser:
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 

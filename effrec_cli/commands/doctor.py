@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
 
+from effrec_cli.arguments import Parser
 from effrec_cli.diagnose import ABSENT, BROKEN, OK, WARN, Finding, findings
 from effrec_cli.errors import EnvironmentFault
 from effrec_cli.screen import table
@@ -14,7 +14,7 @@ from effrec_cli.screen import table
 
 def main(argv: list[str]) -> int:
     """Prints the findings; returns 6 if something that every run needs is broken, else 0."""
-    parser = argparse.ArgumentParser(prog="effrec doctor", description="Checks this machine.")
+    parser = Parser(prog="effrec doctor", description="Checks this machine.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--data-root", metavar="DIR", type=Path, help="where data live, if not $EFFREC_DATA")
     options = parser.parse_args(argv)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Any
 
+from effrec_cli.arguments import Parser
 from effrec_cli.catalogue import GROUPS, entries
 from effrec_cli.errors import unknown_name
 from effrec_cli.screen import table
@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
     Raises:
         ConfigError: there is no such list, or no such folder of configs.
     """
-    parser = argparse.ArgumentParser(prog="effrec ls", description="Lists what a run can name.")
+    parser = Parser(prog="effrec ls", description="Lists what a run can name.")
     parser.add_argument("kind", metavar="|".join(GROUPS))
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="with YAML groups of your own")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from effrec_cli.arguments import Parser
 from effrec_cli.data.lookup import rows_of_ids
 from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.report.listing import Recommendation, as_table, check_suffix, write
@@ -178,8 +179,8 @@ def _headline(opened: OpenRun, asked: Asked, user: int) -> str:
     return f"{who} ({len(met)} items{after})"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="effrec recommend",
         description="The best items for users of the run's dataset, or for a history of item ids. A user's "
         "history is all that the dataset knows of them.",

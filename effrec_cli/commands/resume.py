@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from effrec_cli.arguments import Parser
 from effrec_cli.errors import ConfigError
 from effrec_cli.loop.interrupt import held
 
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
         ConfigError: it is not a run's folder.
         EffrecError: what stopped the run this time.
     """
-    parser = argparse.ArgumentParser(prog="effrec resume", description="Goes on with an interrupted run.")
+    parser = Parser(prog="effrec resume", description="Goes on with an interrupted run.")
     parser.add_argument("run", metavar="RUN", help="the run's folder, such as outputs/NAME")
     folder = Path(parser.parse_args(argv).run)
     if not (folder / "config.yaml").is_file():

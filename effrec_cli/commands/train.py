@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from effrec_cli.arguments import nearest_option
 from effrec_cli.compose import CONFIG_NAME, Folders, opened, refuse_hydras_folder
 from effrec_cli.errors import ConfigError, nearest_name
 
@@ -20,7 +23,7 @@ examples:
   effrec train method.loss=ce run.max_epochs=10 seed=3          other settings
   effrec train run.dir=outputs/mine run.resume=auto             a folder of its own, resumed when it is there
   effrec train -m method=cce,pop,ease seed=1,2,3                nine runs and a table
-  effrec train -m seed='range(1,6)' hydra/launcher=submitit_slurm   on a cluster, with 'effrec[slurm]'
+  effrec train -m seed='range(1,6)' hydra/launcher=submitit_slurm   on a cluster; needs 'effrec[slurm]'
   effrec train --config-dir my_conf method=mine                 your YAML: my_conf/method/mine.yaml
 
 groups, and what each can name (GROUP=NAME):
@@ -110,7 +113,7 @@ def _unknown_option(parser: argparse.ArgumentParser, word: str) -> ConfigError:
     known = [option for action in parser._actions for option in action.option_strings]
     return ConfigError(
         f"There is no option called '{name}'.",
-        nearest=nearest_name(name, known),
+        nearest=nearest_option(word, known),
         fix=f"settings are written without dashes: {name.lstrip('-')}={value or 'VALUE'}",
     )
 
@@ -124,17 +127,28 @@ def _help(hydra: Hydra) -> str:
 def _show(hydra: Hydra, options: argparse.Namespace) -> None:
     """Prints the composed settings, or the part that `--package` names."""
     try:
-        hydra.show_cfg(
-            options.config_name,
-            options.overrides,
-            options.cfg,
-            package=options.package,
-            resolve=options.resolve,
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # Hydra's own line about a part that is not there
+            hydra.show_cfg(
+                options.config_name,
+                options.overrides,
+                options.cfg,
+                package=options.package,
+                resolve=options.resolve,
+            )
     except SystemExit:
-        raise ConfigError(
-            f"There is no part called '{options.package}'.", where="--package", fix="effrec train --cfg job"
-        ) from None
+        raise _no_such_part(hydra, options) from None
+
+
+def _no_such_part(hydra: Hydra, options: argparse.Namespace) -> ConfigError:
+    from hydra.types import RunMode
+
+    composed = hydra.compose_config(options.config_name, options.overrides, RunMode.RUN)
+    return ConfigError(
+        f"There is no part called '{options.package}'.",
+        where="--package",
+        nearest=nearest_name(options.package, map(str, composed)),
+        fix="effrec train --cfg job",
+    )
 
 
 def _run(hydra: Hydra, options: argparse.Namespace) -> tuple[int, Exception | None]:

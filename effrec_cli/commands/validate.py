@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from effrec_cli import failures
+from effrec_cli.arguments import Parser
 from effrec_cli.compose import compose, resolved
 from effrec_cli.errors import OutOfMemoryError
 from effrec_cli.screen import size, table
@@ -20,7 +21,7 @@ def main(argv: list[str]) -> int:
     Raises:
         EffrecError: the run could not start; with `--json` it is printed as JSON instead.
     """
-    parser = argparse.ArgumentParser(prog="effrec validate", description="Checks a run without training.")
+    parser = Parser(prog="effrec validate", description="Checks a run without training.")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for effrec train")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="with YAML groups of your own")

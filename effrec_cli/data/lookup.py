@@ -27,7 +27,7 @@ def rows_of_ids(catalogue: Catalogue, ids: Sequence[str], kind: str, where: str)
         where: where the ids were named, for the error.
 
     Raises:
-        ConfigError: an id is not in the catalogue; names the nearest that is.
+        ConfigError: an id is not in the catalogue; names the nearest text, or the range of numbers.
     """
     return np.array([_row(catalogue.ids, text.strip(), kind, where) for text in ids], dtype=np.int64)
 
@@ -44,8 +44,8 @@ def _row(known: NDArray[np.generic], text: str, kind: str, where: str) -> int:
     raise ConfigError(
         f"There is no {kind} with the id '{text}'.",
         where=where,
-        nearest=_nearest(known, at, text, numeric),
-        fix=f"one of the {len(known):,} ids in the run's ids/{kind}s.npy",
+        nearest=None if numeric else _nearest(known, at, text),
+        fix=f"one of the {len(known):,} ids in the run's ids/{kind}s.npy{_range(known, numeric)}",
     )
 
 
@@ -54,9 +54,11 @@ def _bounded(wanted: int | str) -> int | str:
     return wanted if isinstance(wanted, str) else max(-(2**63), min(wanted, 2**63 - 1))
 
 
-def _nearest(known: NDArray[np.generic], at: int, text: str, numeric: bool) -> str | None:
-    """Returns the id next to where `text` would stand: in value for numbers, in spelling for strings."""
-    if numeric:
-        beside = [int(each) for each in known[max(0, at - 1) : at + 1]]
-        return str(min(beside, key=lambda each: abs(each - int(text)))) if beside else None
+def _range(known: NDArray[np.generic], numeric: bool) -> str:
+    """Returns where numbers begin and end; a number near another tells nothing about what was meant."""
+    return f", which go from {known[0]} to {known[-1]}" if numeric and len(known) else ""
+
+
+def _nearest(known: NDArray[np.generic], at: int, text: str) -> str | None:
+    """Returns the id most like `text` among those beside where it would stand."""
     return nearest_name(text, (str(each) for each in known[max(0, at - _WINDOW) : at + _WINDOW]))

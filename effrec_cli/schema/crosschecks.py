@@ -64,6 +64,8 @@ def _metrics(config: Config) -> Iterator[Problem]:
 
 def _monitor(config: Config) -> Iterator[Problem]:
     settings = config.evaluation
+    if any(_cutoffs(config)) or any(_metrics(config)):  # what they are told comes first
+        return
     computed = [f"{metric}@{k}" for metric in settings.metrics for k in settings.ks]
     if settings.monitor not in computed:
         yield Problem(
