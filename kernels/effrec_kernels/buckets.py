@@ -70,7 +70,7 @@ def scalable_cross_entropy(
         temperature: divides products of states and items.
         ignore_index: targets of this value have no loss, and their rows are in no bucket before others.
         reduction: `mean` over covered positions, 0 where there are none; `none` for [M], 0 where not covered.
-        deterministic: the same bits in every run.
+        deterministic: the same bits in every run: of a state's losses all but the largest send back zeros.
         chunk_bytes: bound on projections, and on intermediates of the losses.
         kernel: who computes the losses in the buckets.
 

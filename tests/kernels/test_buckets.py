@@ -208,6 +208,41 @@ def test_no_logits_of_all_items_are_held():
     assert peak < 2 * items * dim * 4 + 4 * copies + 6 * room < rows * items * 4 / 4
 
 
+def test_one_bucket_alone_moves_a_state():
+    """Gradients of a state that is in several buckets do not add up, but for the largest loss's."""
+    case = make_case(rows=20, items=50)
+    case.targets[case.targets == -100] = 3
+    options = {"num_buckets": 6, "bucket_rows": 20, "bucket_items": 5, "mix": False}
+    _, of_hidden, _ = found(case, **options)
+    buckets = buckets_of(case, 6, 20, 5, mix=False)
+    hidden = case.hidden.detach().requires_grad_()
+    each = torch.stack(
+        [
+            reference.sampled_rows(hidden, *case.tensors[1:], ids.expand(20, -1), correction="none")[0]
+            for ids in buckets.items
+        ]
+    )
+    hardest = each.argmax(0)
+    assert len(hardest.unique()) > 1
+    each.gather(0, hardest[None]).mean().backward()
+    assert relative(of_hidden, hidden.grad) < 1e-5
+
+
+def test_autocast_and_compiled_graphs(device):
+    case = make_case(items=300, dtype=torch.bfloat16, device=device)
+    case.hidden, case.items = case.hidden.float(), case.items.float()
+    options = {"num_buckets": 5, "bucket_rows": 8, "bucket_items": 9, **KEY}
+    plain = scalable_cross_entropy(*case.tensors, **options)
+    with torch.autocast(device.type, torch.bfloat16):
+        rounded = scalable_cross_entropy(*case.tensors, **options)
+    assert rounded.dtype == torch.float32
+    assert rounded.item() == pytest.approx(plain.item(), rel=0.05)
+    compiled = torch.compile(
+        lambda *tensors: scalable_cross_entropy(*tensors, **options), backend="aot_eager"
+    )
+    torch.testing.assert_close(compiled(*case.tensors), plain)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
