@@ -220,3 +220,14 @@ def test_a_sweep_that_really_trains(effrec_process, tmp_path):
         result = json.loads((Path(outcome.folder) / "result.json").read_text())
         assert result["metrics"]["test"]["ndcg@10"] == outcome.test
         assert result["metrics"]["valid"]["ndcg@10"] == outcome.valid
+
+
+def test_the_papers_grid_joins_the_settings_of_a_run_and_yields_to_what_is_typed(effrec, stub_run):
+    """A grid is hydra.sweeper.params of an experiment: 8 x 7 x 6 jobs, fewer where values are named."""
+    chosen = "experiment=[paper_cce_ml20m,paper_cce_grid]"
+    done = effrec("train", "-m", chosen, "method.num_negatives=256,512", "model.max_length=64")
+    assert done.code == 0, done.err
+    jobs = [(config.method.num_negatives, config.method.batch_size) for config, _ in stub_run.calls]
+    assert jobs == [(n, b) for n in (256, 512) for b in (16, 32, 64, 128, 256, 512, 1024)]
+    assert {config.model.max_length for config, _ in stub_run.calls} == {64}
+    assert {(config.dataset.name, config.model.dim) for config, _ in stub_run.calls} == {("ml-20m", 256)}
