@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from effrec_cli import registry
 from effrec_cli.compose import CONFIG_NAME, Folders, opened
-from effrec_cli.errors import EffrecError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -46,22 +45,27 @@ def _entry(hydra: Hydra, kind: str, name: str) -> dict[str, Any]:
 def _facts(kind: str, composed: DictConfig) -> dict[str, Any]:
     """Returns what is worth knowing of an option before it is chosen."""
     if kind == "methods":
-        task = _attribute("methods", composed.method.name, "task")
-        return {"model": composed.model.name, "task": task}
+        return {"model": composed.model.name, "task": _tasks(kind, composed.method.name)}
     if kind == "models":
-        tasks = _attribute("models", composed.model.name, "tasks")
-        return {"tasks": ", ".join(tasks) if tasks else None}
+        return {"tasks": _tasks(kind, composed.model.name)}
     if kind == "datasets":
         return {"family": composed.dataset.family}
     return {"method": composed.method.name, "dataset": composed.dataset.name}
 
 
-def _attribute(kind: str, name: str, attribute: str) -> Any:
-    """Returns an attribute of a registered class, or None where its module cannot be imported here."""
-    try:
-        return getattr(registry.implementation(kind, name), attribute, None)
-    except (EffrecError, ImportError, OSError):
+def _tasks(kind: str, name: str) -> str | None:
+    """Returns what a method trains or a model goes with, by its row or else its class; None where unknown."""
+    known = registry.rows(kind).get(name)
+    if known is None:
         return None
+    if known.tasks is not None:
+        return ", ".join(known.tasks)
+    try:
+        found = registry.load(known.target)
+    except (ImportError, OSError):  # its module cannot be imported here
+        return None
+    tasks = getattr(found, "task", None) or getattr(found, "tasks", None)
+    return tasks if tasks is None or isinstance(tasks, str) else ", ".join(tasks)
 
 
 def _summary(hydra: Hydra, kind: str, name: str, composed: DictConfig) -> str:

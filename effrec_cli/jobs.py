@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from effrec_cli import failures, jobprocess
 from effrec_cli.compose import checked
+from effrec_cli.early import refuse_early
 from effrec_cli.loop.interrupt import held
 from effrec_cli.outcomes import INTERRUPTED, Outcome, Task
 
@@ -41,7 +42,7 @@ class Job:
         """Checks and runs the composed settings."""
         try:
             config = checked(composed)
-
+            refuse_early(config)
             with held():
                 from effrec_cli.run import run
 

@@ -24,11 +24,14 @@ class Row:
         target: `module:Class` of the implementation.
         schema: `module:Dataclass` of its settings; the module imports no torch.
         summary: one line for `effrec ls`.
+        tasks: what a method trains or a model goes with, as its class says, so that a list of them need not
+            import torch; None asks the class.
     """
 
     target: str
     schema: str
     summary: str
+    tasks: tuple[str, ...] | None = None
 
 
 _METHODS = {
@@ -36,21 +39,25 @@ _METHODS = {
         "effrec_cli.methods.cce:CCE",
         "effrec_cli.schema.method_cce:CCEConfig",
         "cross-entropy with negative sampling, without logits or id tensors",
+        ("next_item",),
     ),
     "pop": Row(
         "effrec_cli.methods.pop:Popularity",
         "effrec_cli.schema.method_pop:PopularityConfig",
         "reference point: the most popular items",
+        ("none",),
     ),
     "itemknn": Row(
         "effrec_cli.methods.itemknn:ItemKNN",
         "effrec_cli.schema.method_itemknn:ItemKNNConfig",
         "reference point: items like those in the history",
+        ("none",),
     ),
     "ease": Row(
         "effrec_cli.methods.ease:EASE",
         "effrec_cli.schema.method_ease:EASEConfig",
         "reference point: closed-form linear autoencoder",
+        ("none",),
     ),
 }
 
@@ -59,16 +66,19 @@ _MODELS = {
         "effrec_cli.models.sasrec:SASRec",
         "effrec_cli.schema.model_sasrec:SASRecConfig",
         "causal Transformer over item sequences (next_item)",
+        ("next_item",),
     ),
     "bert4rec": Row(
         "effrec_cli.models.bert4rec:BERT4Rec",
         "effrec_cli.schema.model_bert4rec:BERT4RecConfig",
         "Transformer that sees both sides of masked items (next_item)",
+        ("next_item",),
     ),
     "none": Row(
         "effrec_cli.models.none:NoModel",
         "effrec_cli.schema.model_none:NoModelConfig",
         "for methods without a network",
+        ("none",),
     ),
 }
 

@@ -149,6 +149,16 @@ def require_run(folder: Path) -> None:
         )
 
 
+def require_finished(folder: Path) -> None:
+    """Does nothing where `folder` holds a finished run, also one that has lost its result.json.
+
+    Raises:
+        ConfigError: there is no such folder, it is no run, or the run has not finished.
+    """
+    if read_state(folder) != DONE:
+        read(folder)
+
+
 def _file_of(path: Path) -> Path:
     return path if path.name == FILE_NAME else path / FILE_NAME
 

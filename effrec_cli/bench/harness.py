@@ -20,7 +20,7 @@ def measure(name: str, suite: Suite, options: Options, tell: Tell) -> Iterator[R
         ConfigError: no cell is called as asked for.
     """
     begun = time.monotonic()
-    cells = chosen(suite.cells(options), options.only)
+    cells = chosen(suite.cells(options), options)
     for at, cell in enumerate(cells):
         if at and time.monotonic() - begun > 60 * options.minutes:
             left = ", ".join(other.name for other in cells[at:])
@@ -30,15 +30,18 @@ def measure(name: str, suite: Suite, options: Options, tell: Tell) -> Iterator[R
         yield from measure_cell(name, suite, cell, options)
 
 
-def chosen(cells: list[Cell], only: str) -> list[Cell]:
-    """Returns the cells whose names hold `only`.
+def chosen(cells: list[Cell], options: Options) -> list[Cell]:
+    """Returns the cells whose names hold `options.only`.
 
     Raises:
         ConfigError: there is none; with the nearest name.
     """
-    found = [cell for cell in cells if only in cell.name]
+    found = [cell for cell in cells if options.only in cell.name]
     if not found:
-        raise unknown_name("cell", only, [cell.name for cell in cells], where="--only")
+        error = unknown_name("cell", options.only, [cell.name for cell in cells], where="--only")
+        if options.quick:
+            error.fix = f"{error.fix}; without --quick there are others"
+        raise error
     return found
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
-from effrec_cli.bench.records import Record
 from effrec_cli.errors import unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from effrec_cli.bench.records import Record
 
 SUITES = {
     "ceilings": "what this machine can do at best: copying, gathering rows, matrix products",

@@ -46,10 +46,12 @@ def renew_tables() -> int:
 
 def _run(options: argparse.Namespace) -> int:
     """Measures cell after cell, keeping each as it ends; exit code 1 where every peer of the suite failed."""
-    from effrec_cli.bench import records, suites
-    from effrec_cli.env import resolve_device
+    from effrec_cli.bench import suites
 
     suites.check_name(options.suite)
+    from effrec_cli.bench import records
+    from effrec_cli.env import resolve_device
+
     device = resolve_device(options.device)
     folder = options.out or default_folder(options.quick)
     records.check_folder(folder)

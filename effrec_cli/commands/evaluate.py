@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effrec_cli import result
+from effrec_cli.arguments import Parser
 from effrec_cli.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -26,10 +28,12 @@ def main(argv: list[str]) -> int:
         DataError: the run's dataset is not on this machine.
         EnvironmentFault: no such device.
     """
+    options = _parser().parse_args(argv)
+    _check(options)
+    # Not before: what is wrong with the words is said at once.
     from effrec_cli import artifacts, env
     from effrec_cli.evaluation.ranking import protocol_of, rank_cases
 
-    options = _parser().parse_args(argv)
     opened = artifacts.open_run(options.run, env.resolve_device(options.device))
     settings = settings_of(opened, options)
     data = opened.data
@@ -51,10 +55,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Refuses what can be told without the weights."""
+    result.require_finished(options.run)
+    if options.ks is not None:
+        cut_offs(options.ks)
+
+
 def settings_of(opened: OpenRun, options: argparse.Namespace) -> EvaluationConfig:
     """Returns the run's evaluation settings with what the command line changes."""
     settings: EvaluationConfig = opened.config.evaluation
-    ks = cut_offs(options.ks) if options.ks else list(settings.ks)
+    ks = cut_offs(options.ks) if options.ks is not None else list(settings.ks)
     return replace(settings, ks=ks, seen=options.seen or settings.seen, block_rows=None)
 
 
@@ -110,8 +121,8 @@ def _print(opened: OpenRun, record: dict[str, Any], settings: EvaluationConfig) 
     say(f"          {verdicts[record['same_as_result']]} {Path(record['run']) / 'result.json'}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="effrec evaluate",
         description="Scores a finished run again on its dataset; what is not said stays as the run had it.",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from effrec_cli import result
 from effrec_cli.arguments import Parser
-from effrec_cli.data.lookup import rows_of_ids
+from effrec_cli.data.lookup import ids_of_file, ids_of_text, rows_of_ids
 from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.report.listing import Recommendation, as_table, check_suffix, write
 
@@ -50,10 +50,11 @@ def main(argv: list[str]) -> int:
         DataError: a user is asked for and the run's dataset is not on this machine.
         EnvironmentFault: no such device, or the file cannot be written.
     """
-    from effrec_cli import artifacts, env
-
     options = _parser().parse_args(argv)
     _check(options)
+    # Not before: what is wrong with the words is said at once.
+    from effrec_cli import artifacts, env
+
     opened = artifacts.open_run(options.run, env.resolve_device(options.device))
     asked = _asked(opened, options)
     lists = _chunks(opened, asked, options)
@@ -74,16 +75,23 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError("There is nothing to list.", where=f"-k {options.k}", fix="-k 10")
     if options.out is not None:
         check_suffix(options.out)
-    if options.users_file is not None and not options.users_file.is_file():
-        raise ConfigError(f"There is no file '{options.users_file}'.", where="--users-file")
+    for option, path in (("--users-file", options.users_file), ("--history-file", options.history_file)):
+        if path is not None and not path.is_file():
+            raise ConfigError(f"There is no file '{path}'.", where=option)
+    if options.history is not None and not any(text.strip() for text in options.history):
+        raise ConfigError(
+            "The history names no item.", where="--history ''", fix="--history '[]' for a user without one"
+        )
+    result.require_finished(options.run)
 
 
 def _asked(opened: OpenRun, options: argparse.Namespace) -> Asked:
     if options.history is not None:
-        ids = [
-            text for text in next(csv.reader([options.history], skipinitialspace=True), []) if text.strip()
-        ]
+        ids = list(chain.from_iterable(map(ids_of_text, options.history)))
         return Asked(np.array([-1]), rows_of_ids(opened.items, ids, "item", "--history"))
+    if options.history_file is not None:
+        ids, where = ids_of_file(options.history_file), str(options.history_file)
+        return Asked(np.array([-1]), rows_of_ids(opened.items, ids, "item", where))
     if opened.data is None:
         raise DataError(
             "What a user has met is not known: the dataset of this run is not prepared on this machine.",
@@ -92,10 +100,7 @@ def _asked(opened: OpenRun, options: argparse.Namespace) -> Asked:
         )
     if options.users_file is None:
         return Asked(rows_of_ids(opened.users, options.user, "user", "--user"))
-    lines = options.users_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    ids = [line for line in lines if line.strip()]
-    if not ids:
-        raise ConfigError("The file names no user.", where=str(options.users_file))
+    ids = ids_of_file(options.users_file)
     return Asked(rows_of_ids(opened.users, ids, "user", str(options.users_file)))
 
 
@@ -189,7 +194,16 @@ def _parser() -> Parser:
     whom = parser.add_mutually_exclusive_group(required=True)
     whom.add_argument("--user", nargs="+", metavar="ID", help="raw ids of users")
     whom.add_argument("--users-file", type=Path, metavar="FILE", help="a raw user id a line")
-    whom.add_argument("--history", metavar="ID,ID", help="raw ids of items, oldest first")
+    whom.add_argument(
+        "--history",
+        action="append",
+        metavar="ID,ID",
+        help='raw ids of items, oldest first; ids that hold commas as a JSON list: \'["a,b", "c"]\'; given '
+        "again, it goes on",
+    )
+    whom.add_argument(
+        "--history-file", type=Path, metavar="FILE", help="a raw item id a line, oldest first: one history"
+    )
     parser.add_argument("-k", type=int, default=10, help="items for each (default: 10)")
     parser.add_argument("--keep-seen", action="store_true", help="items of the history may be listed too")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")

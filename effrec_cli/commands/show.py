@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from effrec_cli import result
+from effrec_cli.arguments import Parser
 from effrec_cli.report.curves import curve_lines, read_curve
 from effrec_cli.report.figures import memory
 from effrec_cli.report.layout import Column, Table, print_table, say
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     Raises:
         ConfigError: there is no run at the path.
     """
-    parser = argparse.ArgumentParser(prog="effrec show", description="One run, finished or not.")
+    parser = Parser(prog="effrec show", description="One run, finished or not.")
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/mine")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     options = parser.parse_args(argv)

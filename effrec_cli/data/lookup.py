@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,38 @@ from effrec_cli.errors import ConfigError, nearest_name
 
 _WINDOW = 500
 """Ids in the neighbourhood of a missing one, in their order, among which the nearest is looked for."""
+
+
+def ids_of_text(text: str) -> list[str]:
+    """Returns the ids of a text such as `17,4`, `"one, with a comma",two` or the JSON list `["a,b", 4]`."""
+    listed = _json_list(text)
+    if listed is not None:
+        return listed
+    return [word for word in next(csv.reader([text], skipinitialspace=True), []) if word.strip()]
+
+
+def _json_list(text: str) -> list[str] | None:
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        return None
+    ids = listed if isinstance(listed, list) else None
+    if ids is None or not all(type(each) in (str, int) for each in ids):
+        return None
+    return [str(each) for each in ids]
+
+
+def ids_of_file(path: Path) -> list[str]:
+    """Returns the ids of a file with one in a line, blank lines left out.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    ids = [line for line in lines if line.strip()]
+    if not ids:
+        raise ConfigError("The file names nobody and nothing.", where=str(path), fix="write an id a line")
+    return ids
 
 
 def rows_of_ids(catalogue: Catalogue, ids: Sequence[str], kind: str, where: str) -> NDArray[np.int64]:

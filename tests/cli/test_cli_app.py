@@ -30,6 +30,30 @@ def test_quick_answers_import_nothing_heavy(effrec_process, argv):
     assert not HEAVY & set(done.stderr.split())
 
 
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["evaluate", "--help"], 0),
+        (["recommend", "--help"], 0),
+        (["bench", "--help"], 0),
+        (["ls", "methods"], 0),
+        (["ls", "models"], 0),
+        (["evaluate", "nowhere"], 2),
+        (["recommend", "nowhere", "--user", "1"], 2),
+        (["bench", "nope"], 2),
+        (["train", "dataset=table"], 2),
+        (["train", "dataset=table", "dataset.path=nowhere.csv"], 2),
+        (["train", "run.dir=taken"], 2),
+    ],
+)
+def test_what_needs_no_torch_imports_none(effrec_process, tmp_path, argv, code):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "config.yaml").write_text("seed: 1\n")
+    done = effrec_process(*argv, code=IMPORTED)
+    assert done.returncode == code, done.stderr
+    assert not {"torch", "triton", "pandas"} & set(done.stderr.splitlines()[-1].split())
+
+
 def test_help_does_not_even_import_hydra(effrec_process):
     done = effrec_process("--help", code=IMPORTED)
     assert not {"hydra", "omegaconf", "yaml"} & set(done.stderr.split())

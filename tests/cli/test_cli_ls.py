@@ -1,9 +1,11 @@
 """`effrec ls`: what can be named, as text and as JSON."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from effrec_cli import registry
 from effrec_cli.catalogue import GROUPS, first_comment
 from effrec_cli.paths import conf_dir
 
@@ -31,6 +33,20 @@ def test_methods_tell_model_and_task(effrec):
 def test_models_tell_their_tasks(effrec):
     by_name = {entry["name"]: entry for entry in json.loads(effrec("ls", "models", "--json").out)}
     assert by_name["sasrec"]["tasks"] == by_name["bert4rec"]["tasks"] == "next_item"
+
+
+@pytest.mark.parametrize("kind", ["methods", "models"])
+def test_rows_tell_the_tasks_of_their_classes(kind):
+    for name, row in registry.rows(kind).items():
+        found = registry.implementation(kind, name)
+        assert row.tasks == ((found.task,) if kind == "methods" else found.tasks)
+
+
+def test_the_task_of_a_row_that_does_not_tell_is_its_class_s(effrec, monkeypatch):
+    row = replace(registry.row("methods", "pop"), tasks=None)
+    monkeypatch.setitem(registry.rows("methods"), "pop", row)
+    by_name = {entry["name"]: entry for entry in json.loads(effrec("ls", "methods", "--json").out)}
+    assert by_name["pop"]["task"] == "none"
 
 
 def test_text_is_a_table_with_the_next_step(effrec):

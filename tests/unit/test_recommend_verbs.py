@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from effrec_cli.app import main
+from effrec_cli.data.lookup import ids_of_text
 
 TINY = ["dataset.num_users=60", "dataset.num_items=40", "dataset.side=[]", "run.device=cpu"]
 
@@ -134,8 +135,45 @@ def test_a_history_needs_no_dataset(homeless, run, effrec):
 
 
 def test_an_empty_history_is_a_new_user(run, effrec):
-    rows = json.loads(effrec("recommend", run, "--history", "", "--json").out)
+    rows = json.loads(effrec("recommend", run, "--history", "[]", "--json").out)
     assert len(rows) == 10
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_a_history_of_nothing_is_rather_a_mistake(run, effrec, text):
+    err = effrec("recommend", run, "--history", text, code=2).err
+    assert "names no item" in err
+    assert "--history '[]'" in err
+
+
+def test_a_history_has_many_forms(run, effrec, tmp_path):
+    first, second = raw_ids(run, "items")[[3, 5]].tolist()
+    listed = tmp_path / "history.txt"
+    listed.write_text(f"{first}\n\n{second}\n")
+    forms = [
+        ["--history", f"{first},{second}"],
+        ["--history", first, "--history", second],
+        ["--history", json.dumps([first, str(second)])],
+        ["--history-file", listed],
+    ]
+    answers = [effrec("recommend", run, *form, "--json").out for form in forms]
+    assert answers == answers[:1] * 4
+    assert answers[0] != effrec("recommend", run, "--history", first, "--json").out
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("a,b", ["a", "b"]),
+        ('"a,b", c', ["a,b", "c"]),
+        ('["a,b", "c", 3]', ["a,b", "c", "3"]),
+        ("[1", ["[1"]),
+        ("[true]", ["[true]"]),
+        ("17", ["17"]),
+    ],
+)
+def test_ids_of_a_text(text, ids):
+    assert ids_of_text(text) == ids
 
 
 def test_a_user_without_the_dataset_points_to_histories(homeless, run, effrec):
@@ -172,6 +210,7 @@ def test_many_users_to_files(run, effrec, tmp_path):
         (["--history", "1", "-k", "0"], "nothing to list"),
         (["--history", "1", "--out", "x.csv"], ".jsonl or .parquet"),
         (["--users-file", "/no/such/file"], "no file"),
+        (["--history-file", "/no/such/file"], "where: --history-file"),
         ([], "required"),
         (["--user", "1", "--history", "1"], "not allowed"),
     ],
@@ -183,4 +222,4 @@ def test_wrong_words_exit_2(run, effrec, words, said):
 def test_an_empty_users_file_exits_2(run, effrec, tmp_path):
     empty = tmp_path / "users.txt"
     empty.write_text("\n")
-    assert "names no user" in effrec("recommend", run, "--users-file", empty, code=2).err
+    assert "an id a line" in effrec("recommend", run, "--users-file", empty, code=2).err

@@ -1,0 +1,35 @@
+"""What settings and files alone can tell is wrong with a run, said before torch is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from effrec_cli import registry
+from effrec_cli.runfolder import DONE, read_state, refuse_taken
+from effrec_cli.schema import Config
+
+
+def refuse_early(config: Config) -> None:
+    """Refuses a run that could not start; the run itself checks again, under its lock.
+
+    Raises:
+        ConfigError: its folder is taken, or its dataset's files are not there.
+    """
+    folder = Path(config.run.dir) if config.run.dir else None
+    if folder is not None and not _among_others():
+        refuse_taken(folder, config.run.resume)
+    if folder is None or read_state(folder) != DONE:  # a finished run needs no data
+        _refuse_data(config)
+
+
+def _among_others() -> bool:
+    """Returns whether this may be one of a launcher's ranks, of which another may have made the folder."""
+    return any(int(os.environ.get(name) or 1) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+
+
+def _refuse_data(config: Config) -> None:
+    kind = registry.implementation("datasets", config.dataset.family)
+    check = getattr(kind(config.dataset, Path(config.data_root)), "check", None)
+    if check is not None:
+        check()
