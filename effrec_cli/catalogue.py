@@ -50,7 +50,8 @@ def _facts(kind: str, composed: DictConfig) -> dict[str, Any]:
         return {"tasks": _tasks(kind, composed.model.name)}
     if kind == "datasets":
         return {"family": composed.dataset.family}
-    return {"method": composed.method.name, "dataset": composed.dataset.name}
+    needs = "dataset.path=FILE" if composed.dataset.get("path", "") is None else None
+    return {"method": composed.method.name, "dataset": composed.dataset.name, "needs": needs}
 
 
 def _tasks(kind: str, name: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from effrec_cli.errors import EnvironmentFault
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -37,6 +37,7 @@ RUN_ADVICE = Advice(
     closed="name a folder you may write to: run.dir=PATH",
     other="see that the disk is there and sound, then `effrec resume` the run",
 )
+_LARGER = "raise the limit on the size of files (ulimit -f), or write to a disk that takes larger ones"
 DATA_ADVICE = Advice(
     full="free some space on that disk, or choose another: data_root=PATH",
     closed="choose a folder you may write to: data_root=PATH or EFFREC_DATA=PATH",
@@ -58,6 +59,8 @@ def writing(path: Path, advice: Advice = RUN_ADVICE) -> Iterator[None]:
 
 
 def _fix(fault: OSError, advice: Advice) -> str | None:
+    if fault.errno == errno.EFBIG:  # however much space is free
+        return _LARGER
     if fault.errno in _FULL:
         return advice.full
     return advice.closed if fault.errno in _CLOSED else advice.other

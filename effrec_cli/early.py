@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from effrec_cli import registry
+from effrec_cli import paths, registry
+from effrec_cli.errors import ConfigError
 from effrec_cli.runfolder import DONE, read_state, refuse_taken
 from effrec_cli.schema import Config
 
 
-def refuse_early(config: Config) -> None:
+def refuse_early(config: Config, experiment: str | None = None) -> None:
     """Refuses a run that could not start; the run itself checks again, under its lock.
+
+    Args:
+        config: checked settings.
+        experiment: the experiment they come from, whose file says what data it is for.
 
     Raises:
         ConfigError: its folder is taken, or its dataset's files are not there.
@@ -20,7 +25,16 @@ def refuse_early(config: Config) -> None:
     if folder is not None and not _among_others():
         refuse_taken(folder, config.run.resume)
     if folder is None or read_state(folder) != DONE:  # a finished run needs no data
-        _refuse_data(config)
+        try:
+            _refuse_data(config)
+        except ConfigError as error:
+            error.fix = _with_file(error.fix, experiment)
+            raise
+
+
+def _with_file(fix: str | None, experiment: str | None) -> str | None:
+    path = paths.conf_dir() / "experiment" / f"{experiment}.yaml"
+    return f"{fix or ''}; {path} says which file".lstrip("; ") if path.is_file() else fix
 
 
 def _among_others() -> bool:

@@ -129,8 +129,9 @@ def _no_such_option(error: Any, context: Context) -> ConfigError:
     if not name:
         return _no_value(group, context)
     found = unknown_name(group, name, options, where=_source(context, group, name, str(error)))
-    if group == "hydra/launcher" and name.startswith("submitit"):
-        found.fix = "pip install 'effrec[slurm]'"
+    if group == "hydra/launcher":
+        extra = "pip install 'effrec[slurm]'"
+        found.fix = extra if name.startswith("submitit") else f"{found.fix}; more by {extra}"
     return found
 
 

@@ -42,7 +42,7 @@ class Job:
         """Checks and runs the composed settings."""
         try:
             config = checked(composed)
-            refuse_early(config)
+            refuse_early(config, _experiment())
             with held():
                 from effrec_cli.run import run
 
@@ -92,6 +92,14 @@ class SweepJob:
         if outcome.status == INTERRUPTED:
             raise SweepStopped(outcome.exit_code)
         return math.nan if outcome.valid is None else outcome.valid
+
+
+def _experiment() -> str | None:
+    """Returns the name of the experiment that was chosen."""
+    from hydra.core.hydra_config import HydraConfig
+
+    name = HydraConfig.get().runtime.choices.get("experiment")
+    return str(name) if name else None
 
 
 def _overrides() -> list[str]:

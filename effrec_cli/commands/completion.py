@@ -39,6 +39,8 @@ def _answer(shell: str, line: str) -> None:
         _answer_overrides(shell, words[1:], finished=line.endswith(" "))
     elif len(words) == 1 or (len(words) == 2 and not line.endswith(" ")):
         _offer(shell, verb.words, words[1] if len(words) > 1 else "")
+    elif words[0] == "data" and words[1] != "ls" and len(words) + line.endswith(" ") == 3:
+        _offer(shell, _datasets(), words[2] if len(words) > 2 else "")
 
 
 def _answer_overrides(shell: str, words: list[str], *, finished: bool) -> None:
@@ -58,6 +60,11 @@ def _config_dir(words: list[str]) -> tuple[str | None, list[str]]:
         if word in ("--config-dir", "-cd"):
             return words[place + 1], words[:place] + words[place + 2 :]
     return None, words
+
+
+def _datasets() -> tuple[str, ...]:
+    with opened(Folders(), []) as hydra:
+        return tuple(sorted(hydra.config_loader.get_group_options("dataset")))
 
 
 def _offer(shell: str, choices: tuple[str, ...], start: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,9 +13,10 @@ import torch
 
 from effrec_cli.errors import OutOfMemoryError
 from effrec_cli.schema import Config
+from effrec_cli.screen import size
 
 _SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
-_ASKED = re.compile(r"allocate\s+([\d.]+\s*(?:[KMGT]?i?B|bytes))", re.IGNORECASE)
+_ASKED = re.compile(r"allocate\s+((\d+) bytes|[\d.]+\s*[KMGT]?i?B)", re.IGNORECASE)
 
 
 @contextmanager
@@ -31,10 +33,9 @@ def explained(config: Config, device: torch.device, *, validating: bool = False)
     except (RuntimeError, MemoryError) as fault:
         if not _is_out_of_memory(fault):
             raise
-        asked = _ASKED.search(str(fault))
         raise OutOfMemoryError(
             f"Out of memory while {'validating' if validating else 'training'}:"
-            f" {asked[1] if asked else 'more than there is'} was asked for, {_available(device)}.",
+            f" {_asked(fault)} was asked for, {_available(device)}.",
             where=str(device),
             fix=_validation_fix(config) if validating else _training_fix(config),
         ) from fault
@@ -46,11 +47,22 @@ def _is_out_of_memory(fault: Exception) -> bool:
     return any(sign in str(fault) for sign in _SIGNS)
 
 
+def _asked(fault: Exception) -> str:
+    """Returns how much memory could not be had, in words; PyTorch counts bare bytes on a CPU."""
+    found = _ASKED.search(str(fault))
+    if found is None:
+        return "more than there is"
+    return size(int(found[2])) if found[2] else found[1]
+
+
 def _available(device: torch.device) -> str:
     """Returns how much memory the device has, in words."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return f"{_gib(free)} of {_gib(total)} are free on {torch.cuda.get_device_name(device)}"
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        return f"this process may have {_gib(limit)} in all (ulimit -v)"
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, AttributeError, TypeError):
         with open("/proc/meminfo") as file:  # noqa: PTH123

@@ -38,7 +38,7 @@ def check_suffix(path: Path) -> None:
     """Refuses a file whose ending names no format we write, or whose folder is not there.
 
     Raises:
-        ConfigError: says which endings there are.
+        ConfigError: another ending, with those that there are, or no such folder.
     """
     if path.suffix not in SUFFIXES:
         raise ConfigError(

@@ -20,6 +20,7 @@ CASES = {
     "hydra key": (["hydra.sweep.dirr=x"], ["did you mean: hydra.sweep.dir=x"]),
     "key inside a value": (["method.loss.x=1"], ["'method.loss.x'", "did you mean: method.loss=1"]),
     "missing plugin": (["hydra/launcher=submitit_slurm"], ["pip install 'effrec[slurm]'"]),
+    "launcher that is not": (["hydra/launcher=slurm"], ["basic; more by pip install 'effrec[slurm]'"]),
     "group without value": (["method"], ["'method' needs a value", "method=NAME, one of: cce"]),
     "group with empty value": (["method="], ["'method' needs a value"]),
     "option without group": (["pop"], ["written KEY=VALUE", "did you mean: method=pop"]),
@@ -67,6 +68,10 @@ CASES = {
         ["where: hydra.run.dir=gone", "fix: run.dir=gone, or with -m: hydra.sweep.dir=gone"],
     ),
     "Hydra's folder under -m": (["-m", "hydra.run.dir=gone"], ["hydra.sweep.dir=gone"]),
+    "experiment without its file": (
+        ["experiment=paper_cce_beauty"],
+        ["dataset.path is not set", "paper_cce_beauty.yaml says which file"],
+    ),
     "unknown experiment": (["experiment=smoke_ccee"], ["did you mean: smoke_cce"]),
     "pickled job": (["--experimental-rerun", "x.pickle"], ["effrec resume"]),
 }

@@ -30,6 +30,12 @@ def test_methods_tell_model_and_task(effrec):
     assert by_name["pop"]["model"] == "none"
 
 
+def test_experiments_tell_what_they_need(effrec):
+    by_name = {entry["name"]: entry for entry in json.loads(effrec("ls", "experiments", "--json").out)}
+    assert by_name["paper_cce_beauty"]["needs"] == "dataset.path=FILE"
+    assert by_name["smoke_cce"]["needs"] is None
+
+
 def test_models_tell_their_tasks(effrec):
     by_name = {entry["name"]: entry for entry in json.loads(effrec("ls", "models", "--json").out)}
     assert by_name["sasrec"]["tasks"] == by_name["bert4rec"]["tasks"] == "next_item"
