@@ -40,7 +40,7 @@ class BERT4RecConfig:
     num_heads: int = setting(2, low=1)
     max_length: int = setting(100, low=2)
     dropout: float = setting(0.1, low=0, high=0.99)
-    norm: str = setting("post", choices=("pre", "post", "sasrec"))
+    norm: str = setting("pre", choices=("pre", "post", "sasrec"))
     ffn_ratio: float = setting(4.0, above=0)
     activation: str = setting("gelu", choices=("relu", "gelu"))
     init_std: float | None = setting(0.02, above=0)

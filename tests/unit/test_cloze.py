@@ -97,12 +97,20 @@ def test_masks_go_by_seed_epoch_and_place_whatever_the_step_or_its_split():
     assert len(drawn) == 4
 
 
-def test_what_is_masked_where_has_nothing_to_do_with_where_windows_are_cut():
-    """Both are drawn by a key and a number; neighbours and other purposes must not agree."""
+def test_neighbours_are_masked_independently():
+    """All are drawn by one key and a number that counts up."""
     batches = make("last", lengths=[9] * 2000, mask_ratio=0.5, last_only=0.0)
     rows = torch.cat([b.tensors["inputs"][:, :7] == MASK for b in epoch_of(batches)]).double()
     correlations = torch.corrcoef(rows.T) - torch.eye(7)
     assert correlations.abs().max() < 0.1
+
+
+def test_an_items_mask_has_nothing_to_do_with_what_its_window_is_for():
+    """A window and its first item have the same number; were they drawn alike, that item would never be masked."""
+    batches = make("last", lengths=[9] * 2000, mask_ratio=0.3, last_only=0.3)
+    rows = torch.cat([b.tensors["inputs"][:, :7] == MASK for b in epoch_of(batches)])
+    several = rows[rows[:, :6].any(dim=1)]
+    assert several[:, 0].double().mean() == pytest.approx(0.3 / (1 - 0.7**6), abs=0.05)
 
 
 def test_targets_are_numbered_through_the_step():

@@ -240,7 +240,7 @@ def test_a_step_reads_no_more_positions_packed(monkeypatch):
 def test_windows_that_fill_their_batch_stay_padded():
     inputs, lengths, tokens = windows([32, 32, 31, 30])
     assert isinstance(make(packed=True)._layout(inputs, lengths, tokens), Padded)
-    inputs, lengths, tokens = windows([32, 32, 31, 20])
+    inputs, lengths, tokens = windows([32, 32, 31, 5])
     assert isinstance(make(packed=True)._layout(inputs, lengths, tokens), Bucketed)
 
 
