@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,28 +13,41 @@ from torch import Tensor, nn
 from effrec_cli import env, registry
 from effrec_cli.backbone import model_for
 from effrec_cli.data import cache, load
-from effrec_cli.data.batches import Batches, Share
+from effrec_cli.data.source import Source
 from effrec_cli.data.types import RecData
 from effrec_cli.diagnose import existing_parent, folder_bytes
 from effrec_cli.distributed import World
 from effrec_cli.errors import ConfigError
-from effrec_cli.evaluation.blocks import free_bytes
+from effrec_cli.evaluation.blocks import BYTES_PER_SCORE, block_rows, free_bytes
 from effrec_cli.methods.base import Method
-from effrec_cli.precision import autocast, resolve_precision
 from effrec_cli.schema import Config
 from effrec_cli.standin import stand_in
+from effrec_cli.trial import Trial, try_run
 
-if TYPE_CHECKING:
-    from effrec_cli.engine import Engine
-
-# Above these a forward pass just to look would cost more than it tells.
+# Above these a try would cost more than it tells.
 LARGEST_WEIGHTS_BYTES = 4 << 30
 LARGEST_CATALOGUE = 2_000_000
 
-HOW = (
-    "weights, gradients and optimizer state are counted; activations are what a forward pass of a few "
-    "samples on this device keeps for the backward pass, scaled to a micro-batch; temporaries of kernels and "
-    "validation, and what the device's libraries take (about 0.5 GiB on a GPU), come on top"
+MARGIN = 1.5
+"""A run is said to fit where so many times what it should take is free."""
+
+TRIED = (
+    "weights, gradients and optimizer state are counted; activations, temporaries of the loss and validation "
+    "are measured on this device with up to a micro-batch, a larger one judged by smaller ones. 'fits' means "
+    f"that {MARGIN:g} times as much is free: runs on CPUs stayed within that factor of what was told here. "
+    "What Python and torch take by themselves comes on top"
+)
+NOT_TRIED = (
+    "only weights, gradients and optimizer state are counted: the model is too large to be tried, and "
+    "activations, temporaries and validation come on top"
+)
+UNPREPARED = (
+    "the data are not prepared yet: sized for a whole catalogue and full windows, which filters and short "
+    "histories make smaller"
+)
+FITTED = (
+    "counted from the numbers of items and users: the most that fitting holds, then the scores of a block of "
+    f"users; 'fits' means that {MARGIN:g} times as much is free"
 )
 
 
@@ -66,27 +78,46 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training will need on one device.
+    """Bytes that a run will need on one device.
 
     Attributes:
         weights: all parameters and buffers.
         gradients: of the trainable parameters; of a table that gets rows, about those of a step.
         optimizer: its state.
         activations: kept from forward to backward, for one micro-batch; None where not tried.
-        total: of these.
+        temporaries: what forward and backward hold besides at their peak, the loss's above all; None where
+            not tried. For a method without a loop, what fitting holds besides the weights.
+        validation: ranking a block of users, when gradients and activations are gone; None where not tried.
+        best: on a CPU, the weights of the best validation; a GPU keeps them on the host.
+        data: on a CPU, the pages of the prepared data that are read.
+        total: at the peak of all phases; without a trial, the least.
         free: on the device now.
-        fits: whether `total`, which is too little rather than too much, is free.
+        verdict: `fits` (`MARGIN` times the total is free), `tight` (the total is free), `does not fit`, or
+            `unknown` where the total is but the least.
         how: what is counted and measured, and what is not.
     """
 
     weights: int
     gradients: int
     optimizer: int
-    activations: int | None
     total: int
     free: int
-    fits: bool
-    how: str = HOW
+    verdict: str
+    how: str
+    activations: int | None = None
+    temporaries: int | None = None
+    validation: int | None = None
+    best: int = 0
+    data: int = 0
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run fits, with the margin."""
+        return self.verdict == "fits"
+
+    def record(self) -> dict[str, Any]:
+        """Returns it as JSON-able data."""
+        return {**asdict(self), "fits": self.fits}
 
 
 def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
@@ -117,16 +148,17 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
         "parameters": None,
         "memory": None,
     }
-    if task == "none":
-        return {
-            **found,
-            "parameters": {"all": 0, "trainable": 0},
-            "note": "no network trains: nothing to size",
-        }
     if data is None:
         note = "the model is sized once the data are prepared, or for a catalogue of --items N"
         return {**found, "note": note}
-    return {**found, **_size(config, data, device)}
+    sized: dict[str, Any] = {} if dataset.state == "prepared" else {"note": UNPREPARED}
+    try:
+        sized |= _size_fitted(config, data, device) if task == "none" else _size(config, data, device)
+    except ConfigError as refusal:
+        if dataset.state != "generated":
+            raise
+        return {**found, "note": f"{UNPREPARED}. Were nothing filtered, train would refuse: {refusal}"}
+    return {**found, **sized}
 
 
 def _check_folder(config: Config) -> None:
@@ -152,7 +184,7 @@ def _dataset(config: Config) -> tuple[Dataset, RecData | None]:
     try:
         data = cache.open_cache(folder)
     except cache.BadCache:
-        return _unprepared(config, folder)
+        return _unprepared(config, folder, source)
     there = Dataset(
         data.name,
         "prepared",
@@ -165,14 +197,14 @@ def _dataset(config: Config) -> tuple[Dataset, RecData | None]:
     return there, data
 
 
-def _unprepared(config: Config, folder: Path) -> tuple[Dataset, RecData | None]:
+def _unprepared(config: Config, folder: Path, source: Source) -> tuple[Dataset, RecData | None]:
     settings = config.dataset
     raw = Path(config.data_root) / "raw" / settings.name
     users, items = getattr(settings, "num_users", None), getattr(settings, "num_items", None)
     if items is not None:
         drawn = Dataset(settings.name, "generated", str(folder), num_users=users, num_items=items)
         return drawn, stand_in(items, settings.name)
-    size = folder_bytes(raw) if raw.is_dir() else 0
+    size = getattr(source, load.BYTES_TO_READ, 0) or (folder_bytes(raw) if raw.is_dir() else 0)
     return Dataset(settings.name, "raw", str(folder), size), None
 
 
@@ -187,19 +219,90 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     rows = method.row_sparse(model)
     dense = [each for each in trainable if each not in rows]
     weights = _bytes([*model.parameters(), *model.buffers()])
-    activations = None
-    if weights <= LARGEST_WEIGHTS_BYTES and data.num_items <= LARGEST_CATALOGUE:
-        method.build(data).to(device)
-        activations = _activations(method, method.batches(data), device)
+    trial, free = None, free_bytes(device)
     gradients, state = _bytes(dense) + _row_bytes(rows), _optimizer_bytes(method, model)
-    total = weights + gradients + state + (activations or 0)
+    small = weights <= LARGEST_WEIGHTS_BYTES and data.num_items <= LARGEST_CATALOGUE
+    if small and weights + gradients + state <= free:
+        method.build(data).to(device)
+        trial = try_run(method, method.batches(data), data, device)
     counts = {
         "all": sum(each.numel() for each in model.parameters()),
         "trainable": sum(each.numel() for each in trainable),
     }
-    free = free_bytes(device)
-    memory = Memory(weights, gradients, state, activations, total, free, total <= free)
-    return {"parameters": counts, "memory": asdict(memory), "choices": method.choices()}
+    memory = _memory(_Counted(weights, gradients, state), trial, data, device, free)
+    return {"parameters": counts, "memory": memory.record(), "choices": method.choices()}
+
+
+def _size_fitted(config: Config, data: RecData, device: torch.device) -> dict[str, Any]:
+    """Returns the parameters and the memory of a method without a loop; it refuses what training would."""
+    method: Method = registry.implementation("methods", config.method.name)(config, World(device=device))
+    method.build(method.prepare(data))
+    held = method.footprint(data)
+    scores = block_rows(data.num_items, device) * data.num_items * BYTES_PER_SCORE
+    pages = _data_bytes(data, device)
+    total, free = max(held.peak_bytes, held.saved_bytes + scores) + pages, free_bytes(device)
+    memory = Memory(
+        weights=held.saved_bytes,
+        gradients=0,
+        optimizer=0,
+        temporaries=held.peak_bytes - held.saved_bytes,
+        validation=scores,
+        data=pages,
+        total=total,
+        free=free,
+        verdict=_verdict(total, free),
+        how=FITTED,
+    )
+    return {"parameters": {"all": held.parameters, "trainable": 0}, "memory": memory.record()}
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What needs no trial, in bytes."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+
+
+def _memory(counted: _Counted, trial: Trial | None, data: RecData, device: torch.device, free: int) -> Memory:
+    """Returns what a run with a loop needs: the larger of a step and a validation, over what always stays."""
+    known = asdict(counted)
+    if trial is None:
+        least = sum(known.values())
+        verdict = _verdict(least, free) if least > free else "unknown"
+        return Memory(**known, total=least, free=free, verdict=verdict, how=NOT_TRIED)
+    best = counted.weights if device.type == "cpu" else 0
+    pages = _data_bytes(data, device)
+    step = max(trial.step, counted.gradients + trial.activations)
+    total = counted.weights + counted.optimizer + best + pages + max(step, trial.validation)
+    return Memory(
+        **known,
+        activations=trial.activations,
+        temporaries=step - counted.gradients - trial.activations,
+        validation=trial.validation,
+        best=best,
+        data=pages,
+        total=total,
+        free=free,
+        verdict=_verdict(total, free),
+        how=TRIED,
+    )
+
+
+def _verdict(total: int, free: int) -> str:
+    if MARGIN * total <= free:
+        return "fits"
+    return "tight" if total <= free else "does not fit"
+
+
+def _data_bytes(data: RecData, device: torch.device) -> int:
+    """Returns what the arrays of the interactions and of the cases take; they are read on the host."""
+    if device.type != "cpu":
+        return 0
+    sequences = data.sequences
+    cases = (getattr(part, f.name) for part in (data.valid, data.test) for f in fields(part))
+    return sum(each.nbytes for each in (sequences.items, sequences.offsets, data.train_end, *cases))
 
 
 def _bytes(tensors: list[Tensor]) -> int:
@@ -223,59 +326,3 @@ def _optimizer_bytes(method: Method, model: nn.Module) -> int:
         for optimizer in method.optimizers(model)
         for group in optimizer.param_groups
     )
-
-
-def _activations(method: Method, batches: Batches, device: torch.device) -> int:
-    """Returns the bytes that one micro-batch keeps for its backward pass, judged by two small ones.
-
-    Raises:
-        EffrecError: the model, the method and the data do not fit each other.
-    """
-    step = batches.batch(0, 0, Share(), 0).size
-    settings = method.config.run
-    micro_batch = -(-step // (settings.accumulate * settings.devices))
-    engine = _DryEngine(settings.precision, device)
-    few = [_kept(method, batches, Share(micros=-(-step // count)), engine) for count in (1, 3)]
-    (size_1, kept_1), (size_2, kept_2) = few
-    per_sample = (kept_2 - kept_1) / (size_2 - size_1) if size_2 > size_1 else kept_1 / max(1, size_1)
-    return int(max(kept_1, kept_1 + per_sample * (micro_batch - size_1)))
-
-
-def _kept(method: Method, batches: Batches, share: Share, engine: _DryEngine) -> tuple[int, int]:
-    """Returns the samples of one share and the bytes its forward pass keeps, parameters left out."""
-    batch = batches.batch(0, 0, share, 0).to(engine.device)
-    own = {each.untyped_storage().data_ptr() for each in method.model.parameters()}
-    storages: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    method.model.train()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = method.training_step(batch, cast("Engine", engine))
-    loss = losses.get("loss")
-    if loss is None or loss.ndim:
-        raise ConfigError("The method's loss is not one number.", where=f"method={method.config.method.name}")
-    return batch.size, sum(storages.values())
-
-
-class _DryEngine:
-    """Stands in for the engine in a `training_step` that is to move nothing."""
-
-    last_micro_batch = False
-
-    def __init__(self, precision: str, device: torch.device) -> None:
-        self.precision, self.device = resolve_precision(precision, device), device
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Returns the context of the run's precision."""
-        return autocast(self.precision, self.device)
-
-    def backward(self, loss: Tensor) -> None:
-        """Computes no gradient."""
-
-    def update(self) -> None:
-        """Moves no weight."""

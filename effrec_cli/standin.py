@@ -6,11 +6,11 @@ import numpy as np
 
 from effrec_cli.data.types import Catalogue, EvalCases, RecData, Sequences
 
-USERS, LENGTH = 64, 1024
+USERS, LENGTH, CASES = 64, 1024, 4096
 
 
 def stand_in(num_items: int, name: str) -> RecData:
-    """Returns data with `num_items` items and a few users whose histories fill any window.
+    """Returns data with `num_items` items, a few users whose histories fill any window, and many cases.
 
     Args:
         num_items: V, size of the catalogue.
@@ -18,8 +18,9 @@ def stand_in(num_items: int, name: str) -> RecData:
     """
     offsets = np.arange(USERS + 1, dtype=np.int64) * LENGTH
     items = np.random.default_rng(0).integers(0, num_items, USERS * LENGTH).astype(np.int32)
-    none = np.empty(0, dtype=np.int64)
-    cases = EvalCases(none.astype(np.int32), none, none, none, none)
+    users = np.arange(CASES, dtype=np.int64) % USERS
+    end = offsets[1:][users]
+    cases = EvalCases(users.astype(np.int32), offsets[users], end - 1, end - 1, end)
     return RecData(
         name=name,
         content_hash="",

@@ -12,7 +12,22 @@ from effrec_cli.compose import compose, resolved
 from effrec_cli.errors import OutOfMemoryError
 from effrec_cli.screen import size, table
 
-PARTS = ("weights", "gradients", "optimizer", "activations")
+PARTS = ("weights", "gradients", "optimizer", "activations", "temporaries", "validation", "best", "data")
+"""Of the memory, as `dryrun.Memory` has them."""
+
+_SMALLER_STEP = "run.accumulate=2 halves it; so does half of method.batch_size"
+_SMALLER_MODEL = "half of model.dim halves it"
+_LESS = {
+    "activations": _SMALLER_STEP,
+    "temporaries": _SMALLER_STEP,
+    "weights": _SMALLER_MODEL,
+    "gradients": _SMALLER_MODEL,
+    "optimizer": _SMALLER_MODEL,
+    "best": _SMALLER_MODEL,
+    "validation": "evaluation.block_rows=16 bounds it, or half of what it is set to",
+    "data": "a larger dataset.filter.min_user_count keeps fewer rows",
+}
+_LESS_FITTED = "a larger dataset.filter.min_item_count: half of the items take a quarter; or method=pop"
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +50,7 @@ def main(argv: list[str]) -> int:
         if not options.json:
             raise
         return _refuse(error)
-    fits = found["memory"] is None or found["memory"]["fits"]
+    fits = found["memory"] is None or found["memory"]["verdict"] != "does not fit"
     print(json.dumps({"ok": fits, **found}, indent=1) if options.json else _text(found, options.overrides))
     return 0 if fits else OutOfMemoryError.exit_code
 
@@ -66,13 +81,17 @@ def _text(found: dict[str, Any], overrides: list[str]) -> str:
 
 def _verdict(found: dict[str, Any], command: str) -> str:
     memory = found["memory"]
+    valid = "The settings are valid"
     if memory is None or memory["fits"]:
-        return f"The settings are valid. next: {command}"
+        return f"{valid}. next: {command}"
+    if memory["verdict"] == "unknown":
+        return f"{valid}; whether the run fits is not known. next: {command}"
     most = max((part for part in PARTS if memory[part]), key=lambda part: memory[part])
-    halves = (
-        "run.accumulate=2, or half of method.batch_size" if most == "activations" else "a smaller model.dim"
-    )
-    return f"The settings are valid, but the run will not fit. Most goes to {most}; less is: {halves}"
+    less = _LESS_FITTED if not memory["gradients"] else _LESS[most]
+    advice = f"Most goes to {most}: {less}"
+    if memory["verdict"] == "tight":
+        return f"{valid}, but memory is tight. {advice}. next: {command}"
+    return f"{valid}, but the run will not fit. {advice}"
 
 
 def _run_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -108,8 +127,10 @@ def _parameter_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     if parameters:
         lines.append(("parameters", f"{parameters['all']:,} in all, {parameters['trainable']:,} trainable"))
     if memory:
-        tried = (f"{part} {size(memory[part])}" for part in PARTS if memory[part] is not None)
-        fits = "fits" if memory["fits"] else "does NOT fit"
-        lines.append(("memory", f"about {size(memory['total'])}: {', '.join(tried)}"))
-        lines.append(("free memory", f"{size(memory['free'])}: {fits}"))
+        parts = (f"{part} {size(memory[part])}" for part in PARTS if memory[part])
+        about = "at least" if memory["validation"] is None else "about"
+        words = {"does not fit": "does NOT fit", "unknown": "whether it fits is not known"}
+        lines.append(("memory", f"{about} {size(memory['total'])}: {', '.join(parts)}"))
+        verdict = words.get(memory["verdict"], memory["verdict"])
+        lines.append(("free memory", f"{size(memory['free'])}: {verdict}"))
     return lines

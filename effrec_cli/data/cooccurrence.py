@@ -10,6 +10,9 @@ import numpy as np
 from effrec_cli.data.types import RecData
 from effrec_cli.evaluation.blocks import flat_ranges
 
+BLOCK_BYTES = 256 << 20
+"""About what a block of rows of X'X takes."""
+
 
 def training_matrix(data: RecData) -> Any:
     """Returns which user met which item in training: 0/1, float32 scipy CSR [num_users, num_items]."""
@@ -26,7 +29,7 @@ def training_matrix(data: RecData) -> Any:
     return matrix
 
 
-def cooccurrences(matrix: Any, block_bytes: int = 256 << 20) -> Iterator[tuple[int, int, Any]]:
+def cooccurrences(matrix: Any, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, int, Any]]:
     """Yields blocks of rows of X'X as (first row, row after the last, dense float32 numpy [rows, num_items]).
 
     Args:

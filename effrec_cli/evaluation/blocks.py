@@ -14,7 +14,7 @@ from torch import Tensor
 from effrec_cli.data.types import EvalCases, Int64, RecData
 from effrec_cli.evaluation.scorer import Histories
 
-_BYTES_PER_SCORE = 16
+BYTES_PER_SCORE = 16
 """What a block needs for each score at its peak: the score, a copy that ranking may make, and masks."""
 _CPU_BLOCK_BYTES = 20 << 20
 """Scores of one block on a CPU; more leaves the cache, less makes matrix products thin."""
@@ -85,7 +85,7 @@ def block_rows(num_items: int, device: torch.device) -> int:
     On a CPU the number depends on the catalogue alone unless memory is short, since the last bits of a matrix
     product may depend on its shape, and two runs of one setting shall agree.
     """
-    fits = free_bytes(device) // 4 // (_BYTES_PER_SCORE * num_items)
+    fits = free_bytes(device) // 4 // (BYTES_PER_SCORE * num_items)
     if device.type == "cuda":
         low, high = _CUDA_ROWS
         return int(max(low, min(fits, high)))

@@ -7,6 +7,7 @@ training.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -20,6 +21,21 @@ from effrec_cli.schema import Config
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a method without a loop will hold, by the shape of the data; the most, where it depends on more.
+
+    Attributes:
+        parameters: numbers that it fits.
+        saved_bytes: of the fitted model.
+        peak_bytes: at the peak of fitting, the model included.
+    """
+
+    parameters: int
+    saved_bytes: int
+    peak_bytes: int
 
 
 class Method:
@@ -89,6 +105,10 @@ class Method:
     def fit(self, engine: Engine) -> None:
         """Trains; the default runs the engine's loop. Methods without a loop compute their model here."""
         engine.loop()
+
+    def footprint(self, data: RecData) -> Footprint:
+        """Returns what a method without a loop will hold; one that trains a network is tried instead."""
+        raise TypeError(f"{type(self).__name__} does not say what it will hold")
 
     def scorer(self) -> Scorer:
         """Returns what ranks the catalogue with the current weights."""

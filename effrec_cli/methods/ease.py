@@ -15,7 +15,7 @@ from effrec_cli.errors import ConfigError, OutOfMemoryError
 from effrec_cli.evaluation.blocks import free_bytes
 from effrec_cli.evaluation.scorer import Histories, Scorer
 from effrec_cli.evaluation.votes import voters
-from effrec_cli.methods.base import Method
+from effrec_cli.methods.base import Footprint, Method
 from effrec_cli.models.none import NoModel
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class EASE(Method):
         device = engine.world.device
         _check_memory(self.data.num_items, device)
         self.load_state_dict({"weights": solve(gram_matrix(self.data, device), self.config.method.l2)})
+
+    def footprint(self, data: RecData) -> Footprint:
+        """Returns the V x V weights, and the same in float64 while they are solved for."""
+        cells = data.num_items**2
+        return Footprint(cells, 4 * cells, _BYTES_PER_CELL * cells)
 
     def scorer(self) -> Scorer:
         """Returns what multiplies histories with the weights."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from effrec_cli.backbone import model_for
-from effrec_cli.data.cooccurrence import cooccurrences, training_matrix
+from effrec_cli.data.cooccurrence import BLOCK_BYTES, cooccurrences, training_matrix
 from effrec_cli.data.types import RecData
 from effrec_cli.evaluation.blocks import rows_of
 from effrec_cli.evaluation.order import NOTHING, best, tie_ranks
 from effrec_cli.evaluation.scorer import Histories, Scorer
 from effrec_cli.evaluation.votes import voters
-from effrec_cli.methods.base import Method
+from effrec_cli.methods.base import Footprint, Method
 from effrec_cli.models.none import NoModel
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _VOTES = 1 << 24
 """Votes cast at once: bounds the memory of scoring."""
+_BYTES_PER_CELL = 20
+"""Of a block of similarities: counts, scales, the sorted ones and their places."""
 
 
 class ItemKNN(Method):
@@ -46,6 +48,14 @@ class ItemKNN(Method):
         items, weights = neighbors(self.data, self.config.method.num_neighbors, self.config.method.shrink)
         state = by_voter(items, weights)
         self.load_state_dict({name: tensor.to(engine.world.device) for name, tensor in state.items()})
+
+    def footprint(self, data: RecData) -> Footprint:
+        """Returns as many neighbours as there may be, and a block of similarities while they are sought."""
+        neighbours = data.num_items * min(self.config.method.num_neighbors, data.num_items - 1)
+        saved = 8 * neighbours + 8 * (data.num_items + 1)
+        block = min(data.num_items**2, BLOCK_BYTES // 12) * _BYTES_PER_CELL
+        matrix = 2 * 12 * data.num_train
+        return Footprint(neighbours, saved, matrix + max(block + 12 * neighbours, 60 * neighbours))
 
     def scorer(self) -> Scorer:
         """Returns what lets the history's items vote."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from effrec_cli.backbone import model_for
 from effrec_cli.data.types import RecData
 from effrec_cli.evaluation.scorer import Histories, Scorer
-from effrec_cli.methods.base import Method
+from effrec_cli.methods.base import Footprint, Method
 from effrec_cli.models.none import NoModel
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class Popularity(Method):
         counts = torch.from_numpy(self.data.train_counts())
         exact = torch.float32 if int(counts.max()) < 1 << 24 else torch.float64
         self.load_state_dict({"counts": counts.to(engine.world.device, exact)})
+
+    def footprint(self, data: RecData) -> Footprint:
+        """Returns the counts, and the whole numbers they are made from."""
+        return Footprint(data.num_items, 4 * data.num_items, 12 * data.num_items)
 
     def scorer(self) -> Scorer:
         """Returns what gives every user the counts."""
