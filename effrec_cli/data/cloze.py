@@ -23,10 +23,10 @@ ONE = 1 << 32
 class ClozeBatches(NextItemBatches):
     """Batches of windows with masks (Sun et al. 2019), a pure function of (seed, epoch, position).
 
-    The windows are cut as for the next item, over all n training items of a user with two or more. Each item
-    is masked with probability `mask_ratio`, by a draw keyed on its place in the data, whatever window, rank or
-    micro-batch it is in. A window in which none was has one masked all the same. With probability `last_only`
-    a window has its last item masked and no other, which is what ranking will ask for.
+    The windows are cut as for the next item, over all n training items of a user with two or more. Each
+    item is masked with probability `mask_ratio`, by a draw keyed on its place in the data, whatever window,
+    rank or micro-batch it is in. A window in which none was has one masked all the same. With probability
+    `last_only` a window has its last item masked and no other, which is what ranking will ask for.
 
     Args:
         data: the prepared dataset.

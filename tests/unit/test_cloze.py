@@ -106,7 +106,7 @@ def test_neighbours_are_masked_independently():
 
 
 def test_an_items_mask_has_nothing_to_do_with_what_its_window_is_for():
-    """A window and its first item have the same number; were they drawn alike, that item would never be masked."""
+    """A window and its first item have the same number; drawn alike, that item would never be masked."""
     batches = make("last", lengths=[9] * 2000, mask_ratio=0.3, last_only=0.3)
     rows = torch.cat([b.tensors["inputs"][:, :7] == MASK for b in epoch_of(batches)])
     several = rows[rows[:, :6].any(dim=1)]
