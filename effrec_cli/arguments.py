@@ -1,4 +1,4 @@
-"""The one parser class of all verbs: wrong words are errors like any other, with the nearest name and a fix."""
+"""The one parser class of all verbs: wrong words are errors like any other, with nearest name and fix."""
 
 from __future__ import annotations
 

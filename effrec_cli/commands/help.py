@@ -18,7 +18,8 @@ first steps:
 
 Results lie under ./outputs, data under $EFFREC_DATA (default ~/.cache/effrec). --debug shows tracebacks.
 Exit codes: 0 ok, 2 usage or settings, 3 data, 4 out of memory, 5 non-finite loss, 6 environment,
-130 Ctrl-C before a run began, 143 interrupted and resumable. Shell completion: eval "$(effrec -sc install=bash)"."""
+130 Ctrl-C before a run began, 143 interrupted and resumable.
+Shell completion: eval "$(effrec -sc install=bash)"."""
 
 
 def main(argv: list[str]) -> int:

@@ -132,7 +132,7 @@ def test_verify(effrec, release, tmp_path):
         (["import", "synthetic", "."], 2, "dataset=table dataset.path=FILE"),
         (["describe", "table"], 2, "dataset.path is not set"),
         (["describe", "synthetic", "dataset.num_usrs=3"], 2, "num_users"),
-        (["forget"], 2, "invalid choice"),
+        (["forget"], 2, "no verb called 'forget'"),
         ([], 2, "required"),
     ],
 )
@@ -153,4 +153,4 @@ def test_help(effrec):
 def test_a_missing_name_is_all_that_is_missing(effrec, verb):
     done = effrec("data", verb)
     assert done.code == 2
-    assert done.err.strip().endswith("required: NAME")
+    assert done.err.splitlines()[0].endswith("required: NAME.")

@@ -40,7 +40,7 @@ def test_bad_input_leaves_no_folder(effrec, log, what, named):
     options, code = BAD[what]
     done = effrec("train", *TABLE, *options, *(["run.dir=outputs/mine"] if named else []))
     assert done.code == code, done.err
-    assert names("outputs") == []
+    assert not Path("outputs").exists() or names("outputs") == []
     if named:
         assert effrec("train", *TABLE, "run.dir=outputs/mine").code == 0, "the name is free again"
 
