@@ -62,9 +62,10 @@ def test_ids_are_found_as_numbers_and_as_strings():
 @pytest.mark.parametrize(
     ("catalogue", "text", "nearest"),
     [
-        (numbers, "12", "11"),
-        (numbers, "-5", "3"),
-        (numbers, "9" * 30, "400"),
+        # The nearest number is another user, not what was meant.
+        (numbers, "12", None),
+        (numbers, "-5", None),
+        (numbers, "9" * 30, None),
         (words, "toy stori", "toy story"),
         (words, "zzzz", None),
     ],
