@@ -29,12 +29,13 @@ LARGEST_WEIGHTS_BYTES = 4 << 30
 LARGEST_CATALOGUE = 2_000_000
 
 MARGIN = 1.5
-"""A run is said to fit where so many times what it should take is free."""
+ROOM_BYTES = 256 << 20
+"""Room that a run is to have besides: the allocator of a CPU keeps freed blocks, which tells on small runs."""
 
 TRIED = (
     "weights, gradients and optimizer state are counted; activations, temporaries of the loss and validation "
     "are measured on this device with up to a micro-batch, a larger one judged by smaller ones. 'fits' means "
-    f"that {MARGIN:g} times as much is free: runs on CPUs stayed within that factor of what was told here. "
+    f"that {MARGIN:g} times as much and {ROOM_BYTES >> 20} MiB more are free: runs on CPUs stayed within. "
     "What Python and torch take by themselves comes on top"
 )
 NOT_TRIED = (
@@ -47,7 +48,7 @@ UNPREPARED = (
 )
 FITTED = (
     "counted from the numbers of items and users: the most that fitting holds, then the scores of a block of "
-    f"users; 'fits' means that {MARGIN:g} times as much is free"
+    f"users; 'fits' means that {MARGIN:g} times as much and {ROOM_BYTES >> 20} MiB more are free"
 )
 
 
@@ -92,7 +93,7 @@ class Memory:
         data: on a CPU, the pages of the prepared data that are read.
         total: at the peak of all phases; without a trial, the least.
         free: on the device now.
-        verdict: `fits` (`MARGIN` times the total is free), `tight` (the total is free), `does not fit`, or
+        verdict: `fits` (with `MARGIN` and `ROOM_BYTES`), `tight` (the total is free), `does not fit`, or
             `unknown` where the total is but the least.
         how: what is counted and measured, and what is not.
     """
@@ -291,7 +292,7 @@ def _memory(counted: _Counted, trial: Trial | None, data: RecData, device: torch
 
 
 def _verdict(total: int, free: int) -> str:
-    if MARGIN * total <= free:
+    if max(MARGIN * total, total + ROOM_BYTES) <= free:
         return "fits"
     return "tight" if total <= free else "does not fit"
 

@@ -84,6 +84,8 @@ def test_it_fits_with_a_margin_only(share, verdict, code, effrec, validate, monk
     monkeypatch.setattr(dryrun, "try_run", lambda *_: Trial(activations=100, step=30_000_000, validation=7))
     total = validate(*TINY)[0]["memory"]["total"]
     monkeypatch.setattr(dryrun, "free_bytes", lambda device: int(share * total))
+    assert validate(*TINY)[0]["memory"]["verdict"] != "fits", "a small run needs some room, too"
+    monkeypatch.setattr(dryrun, "ROOM_BYTES", 0)
     report, found = validate(*TINY)
     assert (report["memory"]["verdict"], report["memory"]["fits"], found) == (
         verdict,
