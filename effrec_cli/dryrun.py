@@ -30,7 +30,7 @@ LARGEST_CATALOGUE = 2_000_000
 
 MARGIN = 1.5
 ROOM_BYTES = 256 << 20
-"""Room that a run is to have besides: the allocator of a CPU keeps freed blocks, which tells on small runs."""
+"""Room that a run is to have besides: the allocator of a CPU keeps freed blocks, it tells on small runs."""
 
 TRIED = (
     "weights, gradients and optimizer state are counted; activations, temporaries of the loss and validation "
