@@ -68,7 +68,6 @@ def _torch_rows(problem: Problem) -> tuple[Tensor, Tensor]:
 def _triton_rows(problem: Problem) -> tuple[Tensor, Tensor]:
     from .triton_kernels.operators import fused_rows
 
-    check_ids(problem)
     return fused_rows(problem)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from ..checks import check_ids
 from ..problem import PROBLEM_SCHEMA, PROBLEM_SIZE, Problem
 from ..row_sparse import RowSparse
 from . import launch
@@ -33,6 +34,7 @@ def fused_rows(problem: Problem) -> tuple[Tensor, Tensor]:
 
 def _run_forward(*flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     problem, wants_unit = Problem(*flat[:PROBLEM_SIZE]), flat[-1]
+    check_ids(problem)
     results = launch.forward(problem, wants_unit)
     unit = problem.hidden.new_empty(0) if results.unit is None else results.unit
     return results.loss, results.lse, results.shift, unit
