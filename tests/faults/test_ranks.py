@@ -30,7 +30,7 @@ def environment(monkeypatch):
 
 def start(folder, ranks=2, **plan):
     folder.mkdir(exist_ok=True)
-    (folder / "plan.json").write_text(json.dumps(plan))
+    (folder / ".plan.json").write_text(json.dumps(plan))
     launch.launch(folder, ranks, "cpu", module="toy_rank")
 
 
@@ -162,9 +162,9 @@ except EffrecError as error:
 def launched(folder, **plan):
     """Starts a parent whose rank 1 waits at step 5, and returns once it does."""
     folder.mkdir()
-    flag = folder / "flag"
+    flag = folder / ".flag"
     plan = {"does": "wait", "step": 5, "rank": 1, "steps": 20, "flag": str(flag), **plan}
-    (folder / "plan.json").write_text(json.dumps(plan))
+    (folder / ".plan.json").write_text(json.dumps(plan))
     parent = subprocess.Popen([sys.executable, "-c", PARENT, folder], stdout=subprocess.PIPE, text=True)
     while not flag.exists():
         assert parent.poll() is None, "it ended before the moment to break it"

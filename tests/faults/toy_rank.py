@@ -41,7 +41,7 @@ class Breaking(ToyMethod):
 
 def work(folder, world):
     torch.set_num_threads(1)
-    plan = json.loads((folder / "plan.json").read_text())
+    plan = json.loads((folder / ".plan.json").read_text())
     settings = plan.get("settings", {})
     kind = RowsMethod if plan.get("rows") else Breaking if "does" in plan else Dry
     method = kind(make_config(**settings))
