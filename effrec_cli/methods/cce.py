@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import effrec_kernels
@@ -110,14 +112,20 @@ class CCE(Method):
         own = self.config.method
         if own.loss in ("ce", "ce_sampled"):
             return "torch"
-        try:
+        with _named_kernel():
             return effrec_kernels.which_kernel(own.kernel, self._items, full=own.loss == "cce")
-        except effrec_kernels.KernelUnavailable as error:
-            raise EnvironmentFault(str(error), where="method.kernel", fix="method.kernel=auto") from error
 
     def loss(self, batch: Batch) -> Tensor:
-        """Returns the sum of the rows' losses over `batch.total_targets`; only rows with a target count."""
-        rows, own, seed = self._rows(batch), self.config.method, self.config.seed
+        """Returns the sum of the rows' losses over `batch.total_targets`; only rows with a target count.
+
+        Raises:
+            EnvironmentFault: the kernel asked for cannot compute it there.
+        """
+        with _named_kernel():
+            return self._loss(self._rows(batch))
+
+    def _loss(self, rows: Rows) -> Tensor:
+        own, seed = self.config.method, self.config.seed
         if own.loss in FULL:
             return full_loss(rows, own)
         if own.loss == "sce":
@@ -198,6 +206,15 @@ def width_for(num_items: int) -> int:
     """
     wanted = 2 ** math.ceil(math.log2(math.sqrt(num_items) / 2))
     return int(min(256, max(32, wanted)))
+
+
+@contextmanager
+def _named_kernel() -> Iterator[None]:
+    """Makes a kernel that cannot run an error about the setting that names it."""
+    try:
+        yield
+    except effrec_kernels.KernelUnavailable as error:
+        raise EnvironmentFault(str(error), where="method.kernel", fix="method.kernel=auto") from error
 
 
 def _check_heads(settings: dict[str, Any]) -> None:

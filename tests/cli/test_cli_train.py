@@ -108,3 +108,12 @@ def test_resume_of_what_is_no_run(effrec, stub_run, name):
     assert done.code == 2
     assert f"where: {name}" in done.err
     assert not stub_run.resumed
+
+
+def test_a_kernel_that_cannot_run_here_is_an_error_about_its_setting(effrec, monkeypatch):
+    monkeypatch.setattr("effrec_kernels.triton_kernels.launch.is_interpreted", lambda: False)
+    done = effrec("train", "experiment=smoke_cce", "method.kernel=triton", "run.device=cpu", "run.dir=here")
+    assert done.code == 6
+    assert "kernel=triton cannot run on cpu" in done.err
+    assert "fix: method.kernel=auto" in done.err
+    assert "should not have happened" not in done.err
