@@ -59,13 +59,15 @@ def tile_blocks(
     if dtype.itemsize == 4:
         # Products in float32 run without tensor cores, in registers.
         width = min(_power_of_two(dim), 64)
-        return Blocks(32, 32, width, -(-dim // width), 8)
+        chunks = -(-dim // width)
+        negatives = 32 if chunks > 1 and capability < 10 else 16
+        return Blocks(32, negatives, width, chunks, 4 if chunks == 1 else 8)
     # Rows in chunks, and rows that are read in 32 bits, need more registers than whole ones in 16.
-    whole = items.itemsize == 2 and dim <= 256 and capability >= 9
+    whole = items.itemsize == 2 and dim <= 256 and capability == 9
     width = min(_power_of_two(dim), 256 if whole else 128)
     chunks = -(-dim // width)
-    if group_rows <= 16:
-        return Blocks(16, 16, width, chunks, 4)
+    if group_rows <= 16 and dim <= 512:
+        return Blocks(16, 16, width, chunks, 8)
     return Blocks(64, 32, width, chunks, 4 if width <= 64 else 8)
 
 
