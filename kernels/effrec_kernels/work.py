@@ -74,7 +74,14 @@ class Work:
 
 
 def sampled_work(
-    rows: int, negatives: int, dim: int, *, group_rows: int = 1, item_bytes: int = 2, hidden_bytes: int = 2
+    rows: int,
+    negatives: int,
+    dim: int,
+    *,
+    group_rows: int = 1,
+    item_bytes: int = 2,
+    hidden_bytes: int = 2,
+    block_negatives: int = BLOCK_NEGATIVES,
 ) -> Work:
     """Returns the work of the sampled softmax, forward and backward, both gradients.
 
@@ -90,9 +97,10 @@ def sampled_work(
         group_rows: rows that share their negatives: they are read and added once for all.
         item_bytes: of a value of the item table.
         hidden_bytes: of a value of a hidden state.
+        block_negatives: negatives for which a group's rows are read once in backward.
     """
     pairs, sets = rows * negatives, -(-rows // group_rows) * negatives
-    hidden_reads = 2 + (1 if group_rows == 1 else 1 + -(-negatives // BLOCK_NEGATIVES))
+    hidden_reads = 2 + (1 if group_rows == 1 else 1 + -(-negatives // block_negatives))
     read = (2 * sets + 2 * rows) * dim * item_bytes + hidden_reads * rows * dim * hidden_bytes
     added = (sets + rows) * dim * FLOAT32_BYTES
     # Logits twice, and one product for each gradient.

@@ -41,6 +41,8 @@ def traffic(monkeypatch):
 
 @pytest.mark.parametrize("group_rows", [1, 16])
 def test_bytes_read_and_added_are_those_of_the_roofline(traffic, group_rows):
+    from effrec_kernels.triton_kernels.blocks import tile_blocks
+
     where, bytes_of = traffic
     draw = torch.Generator().manual_seed(0)
     hidden, items = torch.randn(ROWS, DIM, generator=draw), torch.randn(ITEMS, DIM, generator=draw)
@@ -54,7 +56,9 @@ def test_bytes_read_and_added_are_those_of_the_roofline(traffic, group_rows):
         hidden, items, targets, negatives=negatives, correction="constant", sharing=sharing, kernel="triton"
     )
     loss.backward()
-    work = sampled_work(ROWS, NEGATIVES, DIM, group_rows=group_rows, item_bytes=4, hidden_bytes=4)
+    block = tile_blocks(DIM, torch.float32, torch.float32, group_rows).negatives
+    sizes = {"item_bytes": 4, "hidden_bytes": 4, "block_negatives": block}
+    work = sampled_work(ROWS, NEGATIVES, DIM, group_rows=group_rows, **sizes)
     assert bytes_of["hidden"] + bytes_of["items"] == work.read
     assert bytes_of["added"] == work.added
 
