@@ -67,7 +67,8 @@ def tile_blocks(
     width = min(_power_of_two(dim), 256 if whole else 128)
     chunks = -(-dim // width)
     if group_rows <= 16 and dim <= 512:
-        return Blocks(16, 16, width, chunks, 8)
+        crowded = chunks > 1 or (capability >= 10 and items.itemsize == 4)
+        return Blocks(16, 16, width, chunks, 8 if crowded else 4)
     return Blocks(64, 32, width, chunks, 4 if width <= 64 else 8)
 
 
