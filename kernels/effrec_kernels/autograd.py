@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,12 +10,7 @@ from torch import Tensor
 from . import ops
 from .problem import PROBLEM_SIZE, Problem
 from .row_sparse import RowSparse
-
-_REFUSAL = (
-    "the losses of effrec_kernels have no second derivative; kernel='reference' has one, and so has "
-    "sampled_cross_entropy_dense"
-)
-Context = Any
+from .saved import Context, keep, kept, refuse_derivative
 
 
 def _new(like: Tensor, shape: tuple[Any, ...], wanted: bool, dtype: torch.dtype) -> Tensor:
@@ -74,19 +69,16 @@ def _scale_gradients(ctx: Context, of_total: Tensor | None, *_: Any) -> tuple[Te
 
 
 def _keep_inputs(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Keeps the inputs of `loss_rows`: tensors where version and lifetime are watched, the rest as it is."""
+    """Keeps the inputs of `loss_rows`."""
     ctx.set_materialize_grads(False)
-    tensors = [value for value in inputs if isinstance(value, Tensor)]
-    ctx.save_for_backward(*tensors)
-    ctx.flat = [None if isinstance(value, Tensor) else (value,) for value in inputs]
+    keep(ctx, inputs)
 
 
 def _run_backward(ctx: Context, of_loss: Tensor | None, of_lse: Tensor | None) -> tuple[Tensor | None, ...]:
     gradients: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
     if of_loss is None and of_lse is None:
         return tuple(gradients)
-    saved = iter(ctx.saved_tensors)
-    flat = [next(saved) if value is None else value[0] for value in ctx.flat]
+    flat, _ = kept(ctx)
     wants = ctx.needs_input_grad[:2]
     given = torch.zeros_like(of_lse) if of_loss is None and of_lse is not None else of_loss
     if Problem(*flat).sparse and wants[1]:
@@ -98,18 +90,9 @@ def _run_backward(ctx: Context, of_loss: Tensor | None, of_lse: Tensor | None) -
     return tuple(gradients)
 
 
-def _keep_nothing(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
-    """Keeps nothing: there is no second derivative."""
-
-
-def _refuse(ctx: Context, *_: Any) -> NoReturn:
-    raise RuntimeError(_REFUSAL)
-
-
 ops.loss_sum.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 ops.loss_rows.register_autograd(_run_backward, setup_context=_keep_inputs)
-ops.loss_rows_backward.register_autograd(_refuse, setup_context=_keep_nothing)
-ops.loss_rows_backward_sparse.register_autograd(_refuse, setup_context=_keep_nothing)
-ops.scaled.register_autograd(_refuse, setup_context=_keep_nothing)
+for _backward in (ops.loss_rows_backward, ops.loss_rows_backward_sparse, ops.scaled):
+    refuse_derivative(_backward)
 
 loss_sum, loss_rows = ops.loss_sum, ops.loss_rows

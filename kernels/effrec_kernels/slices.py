@@ -21,6 +21,7 @@ from .parts import Sums
 from .problem import Problem
 from .ranks import Ranks
 from .samplers import NO_ITEM
+from .saved import keep, kept
 
 # Beyond it softplus is its argument, in float64 too.
 _LINEAR = 50
@@ -88,7 +89,7 @@ class _Merged(torch.autograd.Function):
         peak = lowest_peak(ranks.max_(mine.clone()))
         merged = ranks.sum_(torch.stack([positive, (mine - peak).exp_(), usable]))
         others = merged[1].log_().add_(peak)
-        _keep(ctx, hidden, items, problem, (mine, others))
+        keep(ctx, replace(problem, items=items).flat(), hidden, mine, others)
         ctx.ranks = ranks
         results = ranks.own(merged[0]).clone(), ranks.own(others).clone(), ranks.own(merged[2]).clone()
         ctx.mark_non_differentiable(results[2])
@@ -98,7 +99,9 @@ class _Merged(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
         """Returns the gradient by own rows, summed over ranks, and that by own items."""
-        hidden, items, problem, (mine, others) = _kept(ctx)
+        flat, (hidden, mine, others) = kept(ctx)
+        problem = Problem(*flat)
+        items = problem.items
         of_positive, of_others = ctx.ranks.gather(torch.stack(upstream[:2], dim=1)).unbind(1)
         # A slice's part of what flows into the log-sum-exp; nothing where it has no negative.
         share = torch.where(mine > float("-inf"), (mine - others).exp(), 0)
@@ -117,18 +120,3 @@ class _Merged(torch.autograd.Function):
 def _is_here(problem: Problem) -> Tensor:
     """Returns bool [M]: whether the row's positive is an item of the slice."""
     return (problem.targets >= 0) & (problem.targets < len(problem.items))
-
-
-def _keep(ctx: Any, hidden: Tensor, items: Tensor, problem: Problem, rest: tuple[Tensor, ...]) -> None:
-    """Keeps tensors where version and lifetime are watched, and the rest of the problem as it is."""
-    flat = replace(problem, items=items).flat()
-    ctx.save_for_backward(hidden, *rest, *(value for value in flat if isinstance(value, Tensor)))
-    ctx.flat = [None if isinstance(value, Tensor) else (value,) for value in flat]
-    ctx.num_rest = len(rest)
-
-
-def _kept(ctx: Any) -> tuple[Tensor, Tensor, Problem, tuple[Tensor, ...]]:
-    hidden, *saved = ctx.saved_tensors
-    rest, tensors = tuple(saved[: ctx.num_rest]), iter(saved[ctx.num_rest :])
-    problem = Problem(*(next(tensors) if value is None else value[0] for value in ctx.flat))
-    return hidden, problem.items, problem, rest

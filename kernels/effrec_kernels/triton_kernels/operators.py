@@ -6,7 +6,7 @@ into each row, and reads the candidates once more for the gradient by items.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +14,10 @@ from torch import Tensor
 from ..checks import check_ids
 from ..problem import PROBLEM_SCHEMA, PROBLEM_SIZE, Problem
 from ..row_sparse import RowSparse
+from ..saved import Context, keep, kept, refuse_derivative
 from . import launch
 from .items import backward_item_rows, backward_items
 from .launch import Results
-
-_REFUSAL = (
-    "the losses of effrec_kernels have no second derivative; kernel='reference' has one, and so has "
-    "sampled_cross_entropy_dense"
-)
-Context = Any
 
 
 def fused_rows(problem: Problem) -> tuple[Tensor, Tensor]:
@@ -106,22 +101,18 @@ def _(*flat: Any) -> Tensor:
 
 
 def _keep(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Keeps inputs, tensors where version and lifetime are watched, and what forward left for backward."""
+    """Keeps inputs, and what forward left for backward."""
     loss, _, shift, unit = output
     ctx.mark_non_differentiable(shift, unit)
     ctx.set_materialize_grads(False)
-    flat = inputs[:PROBLEM_SIZE]
-    ctx.save_for_backward(*(value for value in flat if isinstance(value, Tensor)), loss, shift, unit)
-    ctx.flat = [None if isinstance(value, Tensor) else (value,) for value in flat]
+    keep(ctx, inputs[:PROBLEM_SIZE], loss, shift, unit)
 
 
 def _run_backward(ctx: Context, of_loss: Tensor | None, of_lse: Tensor | None, *_: Any) -> tuple[Any, ...]:
     gradients: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
     if of_loss is None and of_lse is None:
         return tuple(gradients)
-    *tensors, loss, shift, unit = ctx.saved_tensors
-    saved = iter(tensors)
-    flat = [next(saved) if value is None else value[0] for value in ctx.flat]
+    flat, (loss, shift, unit) = kept(ctx)
     of_loss = torch.zeros_like(loss) if of_loss is None else of_loss.contiguous()
     of_lse = None if of_lse is None else of_lse.contiguous()
     if ctx.needs_input_grad[0]:
@@ -134,15 +125,6 @@ def _run_backward(ctx: Context, of_loss: Tensor | None, of_lse: Tensor | None, *
     return tuple(gradients)
 
 
-def _keep_nothing(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
-    """Keeps nothing: there is no second derivative."""
-
-
-def _refuse(ctx: Context, *_: Any) -> NoReturn:
-    raise RuntimeError(_REFUSAL)
-
-
 _forward.register_autograd(_run_backward, setup_context=_keep)
-_backward_items.register_autograd(_refuse, setup_context=_keep_nothing)
-_backward_item_rows.register_autograd(_refuse, setup_context=_keep_nothing)
-_backward_hidden.register_autograd(_refuse, setup_context=_keep_nothing)
+for _backward in (_backward_items, _backward_item_rows, _backward_hidden):
+    refuse_derivative(_backward)
