@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -29,14 +29,6 @@ class Route(Protocol):
     def __call__(self, part: Part, sums: Sums) -> Results:
         """Returns loss and log-sum-exp [m] of a piece, and adds its gradients to `sums`."""
         ...
-
-
-Computer = Callable[[Problem, Upstream | None, Sums], Results]
-
-
-def computer(kernel: str) -> Computer:
-    """Returns what computes a problem for the kernel of that name, with the arguments of `compute`."""
-    return {"torch": compute}[kernel]
 
 
 def compute(problem: Problem, upstream: Upstream | None, sums: Sums) -> Results:

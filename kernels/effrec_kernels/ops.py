@@ -1,4 +1,4 @@
-"""The losses as operators, opaque to `torch.compile`.
+"""The losses in PyTorch as operators, opaque to `torch.compile`.
 
 Two forms of one computation:
 
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .compute import computer
+from .compute import compute
 from .objectives import Upstream
 from .parts import ItemRows, Sums
 from .problem import PROBLEM_SCHEMA, PROBLEM_SIZE, Problem
@@ -43,7 +43,7 @@ def _loss_sum(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
     dtype = problem.accumulate_dtype
     weights = torch.ones_like(problem.targets, dtype=dtype) if row_weights is None else row_weights.to(dtype)
     upstream = Upstream(weights, None) if wants_hidden or wants_items else None
-    loss = computer(problem.kernel)(problem, upstream, sums)[0]
+    loss = compute(problem, upstream, sums)[0]
     # A row without a target has loss 0, and may carry any weight, NaN too.
     total = (loss * weights.masked_fill(problem.targets == problem.ignore_index, 0)).sum()
     return total, _or_empty(sums.hidden, total), _or_empty(sums.items, total)
@@ -52,7 +52,7 @@ def _loss_sum(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _loss_rows(*flat: Any) -> tuple[Tensor, Tensor]:
     """Returns each row's loss and log-sum-exp."""
     problem = Problem(*flat)
-    loss, lse = computer(problem.kernel)(problem, None, Sums(None, None))
+    loss, lse = compute(problem, None, Sums(None, None))
     return loss, lse
 
 
@@ -61,7 +61,7 @@ def _loss_rows_backward(*flat: Any) -> tuple[Tensor, Tensor]:
     problem = Problem(*flat[:PROBLEM_SIZE])
     of_loss, of_lse, wants_hidden, wants_items = flat[PROBLEM_SIZE:]
     sums = _sums(problem, wants_hidden, wants_items)
-    computer(problem.kernel)(problem, Upstream(of_loss, of_lse), sums)
+    compute(problem, Upstream(of_loss, of_lse), sums)
     hidden, items = (
         None if total is None else total.to(tensor.dtype)
         for total, tensor in ((sums.hidden, problem.hidden), (sums.items, problem.items))
@@ -75,7 +75,7 @@ def _loss_rows_backward_sparse(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
     of_loss, of_lse, wants_hidden = flat[PROBLEM_SIZE:]
     hidden = _sums(problem, wants_hidden, False).hidden
     rows = ItemRows.of(problem)
-    computer(problem.kernel)(problem, Upstream(of_loss, of_lse), Sums(hidden, None, rows))
+    compute(problem, Upstream(of_loss, of_lse), Sums(hidden, None, rows))
     of_hidden = None if hidden is None else hidden.to(problem.hidden.dtype)
     return _or_empty(of_hidden, problem.hidden), rows.ids, rows.values.to(problem.items.dtype)
 
