@@ -31,6 +31,7 @@ def binary_cross_entropy_sampled(
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
     deterministic: bool = False,
+    sparse: bool = False,
     chunk_bytes: int | None = None,
     kernel: str = "auto",
 ) -> Tensor:
@@ -45,7 +46,7 @@ def binary_cross_entropy_sampled(
     check_reduction(reduction, normalizer)
     stream = Stream(seed, step, rng_state, row_offset)
     drawn = Negatives(num_negatives, negatives, stream, sampler, sharing, sharing_stride, in_batch)
-    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel, deterministic)
+    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel, deterministic, sparse)
     form = Form(temperature=temperature, objective="binary")
     problem = sampled_problem(hidden, items, targets, drawn, form, frame)
     return evaluate(problem, Reduction(reduction, row_weights, normalizer))
@@ -83,6 +84,7 @@ def gbce(
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
     deterministic: bool = False,
+    sparse: bool = False,
     chunk_bytes: int | None = None,
     kernel: str = "auto",
 ) -> Tensor:
@@ -101,7 +103,7 @@ def gbce(
     number = check_negatives(negatives, num_negatives, in_batch)
     stream = Stream(seed, step, rng_state, row_offset)
     drawn = Negatives(num_negatives, negatives, stream, sampler, sharing, sharing_stride, in_batch)
-    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel, deterministic)
+    frame = Frame(row_weights, ignore_index, chunk_bytes, kernel, deterministic, sparse)
     form = Form(temperature=temperature, objective="binary", beta=gbce_beta(number, len(items), t))
     problem = sampled_problem(hidden, items, targets, drawn, form, frame)
     return evaluate(problem, Reduction(reduction, row_weights, normalizer)) / (number + 1)

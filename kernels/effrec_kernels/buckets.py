@@ -44,6 +44,7 @@ def scalable_cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     deterministic: bool = False,
+    sparse: bool = False,
     chunk_bytes: int | None = None,
     kernel: str = "auto",
 ) -> Tensor:
@@ -71,6 +72,7 @@ def scalable_cross_entropy(
         ignore_index: targets of this value have no loss, and their rows are in no bucket before others.
         reduction: `mean` over covered positions, 0 where there are none; `none` for [M], 0 where not covered.
         deterministic: the same bits in every run: of a state's losses all but the largest send back zeros.
+        sparse: give `items` a gradient of the rows in buckets alone, G (b_x + b_y) of them (docs: sparse.md).
         chunk_bytes: bound on projections, and on intermediates of the losses.
         kernel: who computes the losses in the buckets.
 
@@ -94,12 +96,13 @@ def scalable_cross_entropy(
         items,
         targets.index_select(0, rows),
         negatives=negatives,
-        sharing=max(1, positions),
+        sharing=_by_bucket(number, positions, targets.device),
         correction="none",
         temperature=temperature,
         ignore_index=ignore_index,
         reduction="none",
         deterministic=deterministic,
+        sparse=sparse,
         chunk_bytes=chunk_bytes,
         kernel=kernel,
     )
@@ -119,6 +122,14 @@ def bucket_sizes(rows: int, num_buckets: int | None, bucket_rows: int | None) ->
     default = math.isqrt(4 * rows)
     number = (num_buckets or default) if rows else 0
     return number, min(bucket_rows or default, rows)
+
+
+def _by_bucket(number: int, positions: int, device: torch.device) -> int | Tensor:
+    """Returns how rows that stand bucket by bucket share: tiles, or sequences where tiles were of one row.
+
+    A tile of one row would be a row with negatives of its own, which is refused a sparse gradient.
+    """
+    return positions if positions > 1 else torch.arange(number + 1, device=device) * positions
 
 
 def directions(

@@ -153,7 +153,7 @@ def _move_(stored: list[Tensor], values: Tensor, rule: AdamRule) -> None:
 
 
 class RowAdam(Optimizer):
-    """Adam for tables whose gradients are row-sparse, as `sampled_cross_entropy(sparse=True)` makes them.
+    """Adam for tables whose gradients are row-sparse, as the losses with `sparse=True` make them.
 
     Semantics are those of `adam_rows_`: rows that a step's gradient does not hold stay as they are, with
     their moments, whatever the weight decay. A gradient may hold a row several times. Like PyTorch's fused

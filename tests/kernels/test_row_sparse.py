@@ -3,8 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from effrec_kernels import RowSparse, coalesce, popularity, sampled_cross_entropy
-from kernel_cases import make_case
+from effrec_kernels import (
+    RowAdam,
+    RowSparse,
+    binary_cross_entropy_sampled,
+    coalesce,
+    gbce,
+    popularity,
+    sampled_cross_entropy,
+    scalable_cross_entropy,
+)
+from kernel_cases import make_case, relative
 
 GROUPS = [
     pytest.param({"sharing": 8}, id="tiles"),
@@ -27,9 +36,9 @@ def dense(gradient):
     return out.index_add_(0, rows.rows, rows.values.double())[:-1]
 
 
-def gradients(case, sparse, upstream=None, **options):
+def gradients(case, sparse, upstream=None, loss=sampled_cross_entropy, **options):
     hidden, items = case.leaves()
-    result = sampled_cross_entropy(hidden, items, case.targets, seed=3, step=5, sparse=sparse, **options)
+    result = loss(hidden, items, case.targets, seed=3, step=5, sparse=sparse, **options)
     result.backward(upstream)
     return result.detach(), hidden.grad, items.grad
 
@@ -52,6 +61,76 @@ def test_rows_hold_what_the_dense_gradient_holds(kernel, groups, draws, device):
     assert rows.is_sparse
     assert not rows.is_coalesced()
     torch.testing.assert_close(dense(rows), of_items.double(), rtol=1e-5, atol=1e-7)
+
+
+BUCKETS = {"num_buckets": 5, "bucket_rows": 9, "bucket_items": 7}
+OTHERS = [
+    pytest.param(binary_cross_entropy_sampled, {"sharing": 8, "num_negatives": 15}, 5 * 15 + 33, id="bce"),
+    pytest.param(gbce, {"sharing": "batch", "num_negatives": 9, "in_batch": 4}, 9 + 33, id="gbce"),
+    pytest.param(
+        gbce, {"sharing": torch.tensor([0, 3, 3, 20, 31]), "num_negatives": 15}, 4 * 15 + 33, id="gbce spans"
+    ),
+    pytest.param(scalable_cross_entropy, BUCKETS, 5 * (7 + 9), id="sce"),
+    pytest.param(scalable_cross_entropy, BUCKETS | {"bucket_rows": 1}, 5 * (7 + 1), id="sce of one row"),
+]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize(("loss", "options", "slots"), OTHERS)
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
+def test_sigmoids_and_buckets_give_rows_too(kernel, loss, options, slots, reduction, device):
+    pytest.importorskip("triton")
+    case = make_case(rows=33, items=100, dim=20, device=device)
+    upstream = torch.linspace(-1, 2, 33, device=device) if reduction == "none" else None
+    options = moved(options, device) | {"kernel": kernel, "reduction": reduction, "temperature": 0.5}
+    value, of_hidden, of_items = gradients(case, False, upstream, loss, **options)
+    sparse_value, sparse_hidden, rows = gradients(case, True, upstream, loss, **options)
+    torch.testing.assert_close(value, sparse_value)
+    assert relative(sparse_hidden, of_hidden) < 1e-6
+    assert rows.is_sparse
+    assert rows._nnz() == slots
+    assert of_items.any()
+    assert relative(dense(rows), of_items) < 1e-6
+
+
+@pytest.mark.parametrize(("loss", "options", "slots"), OTHERS)
+def test_rows_in_every_gradient_train_as_under_dense_adam(loss, options, slots):
+    """All 6 items are drawn in each step, so that Adam of rows has to be the ordinary one."""
+    if loss is not scalable_cross_entropy:
+        options = options | {"num_negatives": 40, "in_batch": 0}
+    else:
+        options = options | {"bucket_items": 6}
+    case = make_case(rows=33, items=6, dim=8)
+    ends = []
+    for sparse in (False, True):
+        hidden, items = case.leaves()
+        kind = RowAdam if sparse else torch.optim.Adam
+        optimizer = kind([items], lr=0.05)
+        for step in range(20):
+            optimizer.zero_grad()
+            loss(hidden, items, case.targets, step=step, sparse=sparse, **options).backward()
+            optimizer.step()
+        ends.append(items.detach())
+    assert (ends[0] - case.items).abs().max() > 0.3
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+
+
+def test_only_rows_in_buckets_are_touched():
+    case = make_case(rows=33, items=1000)
+    _, _, rows = gradients(case, True, loss=scalable_cross_entropy, **BUCKETS)
+    named = set(rows._indices()[0].tolist())
+    assert len(named) <= 5 * (7 + 9)
+    _, _, of_items = gradients(case, False, loss=scalable_cross_entropy, **BUCKETS)
+    assert set(of_items.any(1).nonzero().flatten().tolist()) <= named
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_small_batches_have_buckets_of_rows_too(rows):
+    case = make_case(rows=rows, items=50)
+    value, _, found = gradients(case, True, loss=scalable_cross_entropy)
+    true, _, of_items = gradients(case, False, loss=scalable_cross_entropy)
+    torch.testing.assert_close(value, true)
+    torch.testing.assert_close(dense(found), of_items.double(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("kernel", ["torch", "triton"])
@@ -144,6 +223,7 @@ def test_popularity_draws(device):
     torch.testing.assert_close(dense(rows), of_items.double(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("loss", [sampled_cross_entropy, binary_cross_entropy_sampled, gbce])
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -153,10 +233,15 @@ def test_popularity_draws(device):
         ({"sharing": 8, "kernel": "reference"}, "reference"),
     ],
 )
-def test_what_cannot_be_rows_is_refused(options, words):
+def test_what_cannot_be_rows_is_refused(options, words, loss):
     case = make_case()
     with pytest.raises(ValueError, match=words):
-        sampled_cross_entropy(*case.tensors, num_negatives=4, sparse=True, **options)
+        loss(*case.tensors, num_negatives=4, sparse=True, **options)
+
+
+def test_the_oracles_buckets_have_no_rows():
+    with pytest.raises(ValueError, match="reference"):
+        scalable_cross_entropy(*make_case().tensors, sparse=True, kernel="reference")
 
 
 def test_no_second_derivative():
