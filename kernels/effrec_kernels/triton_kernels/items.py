@@ -8,6 +8,8 @@ a pair, and D float32 numbers more where a group's negatives are given sums; so 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -21,12 +23,12 @@ from .launch import (
     DTYPES,
     Arguments,
     Results,
+    Tiling,
     arguments_of,
-    blocks_of_tiles,
-    groups_of,
     is_by_row,
     is_finer,
     launch,
+    tiling_of,
 )
 
 # An id, a slope, and the keys, order and scratch space of the sort.
@@ -61,7 +63,8 @@ def backward_item_rows(
     if len(problem.hidden):
         arguments = _arguments(problem, results, of_loss, of_lse)
         ids, sums = rows.negatives()
-        _tiles_only(problem, arguments | {"pair_ids": ids, "of_items": sums}, one_part=problem.deterministic)
+        into = arguments | {"pair_ids": ids, "of_items": sums}
+        _negatives(tiling_of(problem), into, one_part=problem.deterministic)
         _positives(problem, arguments | {"of_items": rows.positives(), "BY_ROW": True})
     return rows.ids, rows.values
 
@@ -70,6 +73,7 @@ def _arguments(problem: Problem, results: Results, of_loss: Tensor, of_lse: Tens
     return arguments_of(problem) | {
         "loss": results.loss, "shift": results.shift, "of_loss": of_loss, "of_lse": of_lse,
         "pair_ids": None, "pair_slopes": None, "first_row": 0, "first_local": 0, "BY_ROW": False,
+        "SPLIT": is_finer(problem.items, problem),
     }  # fmt: skip
 
 
@@ -82,49 +86,50 @@ def _rows_in_order(problem: Problem, arguments: Arguments) -> None:
     blocks = row_blocks(problem.hidden.shape[1])
     width = problem.num_negatives + 1
     for first, after in _pieces(len(problem.hidden), width * PAIR_BYTES, problem.chunk_bytes):
-        ids, slopes = _pairs(problem, (after - first) * width)
+        ids = _empty_slots(problem, (after - first) * width)
+        slopes = torch.empty(len(ids), dtype=torch.float32, device=ids.device)
         own = {"pair_ids": ids, "pair_slopes": slopes, "first_row": first}
         launch(rows_backward, (after - first, 1), blocks, arguments | own)
         _add_in_order(problem, arguments, ids, slopes, problem.hidden[first:after], width)
 
 
 def _tiles(problem: Problem, arguments: Arguments) -> None:
-    _tiles_only(problem, arguments)
+    _negatives(tiling_of(problem), arguments)
     _positives(problem, arguments)
 
 
-def _tiles_only(problem: Problem, arguments: Arguments, one_part: bool = False) -> None:
-    blocks, groups = blocks_of_tiles(problem), groups_of(problem)
-    columns = -(-arguments["num_negatives"] // blocks.negatives)
-    parts = min(-(-groups["rows"] // blocks.rows), max(1, _WANTED_PROGRAMS // (groups["count"] * columns)))
-    parts = 1 if one_part else parts
-    own = groups | {"SPLIT": is_finer(problem.items, problem), "PARTS": parts}
-    launch(tiles_backward, (groups["count"] * columns, blocks.chunks * parts), blocks, arguments | own)
+def _tiles_in_order(problem: Problem, arguments: Arguments) -> None:
+    tiling = tiling_of(problem)
+    if problem.num_negatives == 0:
+        # Every item once: each sum has one writer, and needs no order.
+        _negatives(tiling, arguments, one_part=True)
+    else:
+        _negatives_in_order(problem, tiling, arguments)
+    _positives_in_order(problem, arguments)
+
+
+def _negatives(tiling: Tiling, arguments: Arguments, one_part: bool = False) -> None:
+    """Launches the kernel of groups and their negatives; with `one_part` each of its sums has one writer."""
+    blocks = tiling.blocks
+    programs = tiling.groups * -(-arguments["num_negatives"] // blocks.negatives)
+    parts = 1 if one_part else min(tiling.lanes, max(1, _WANTED_PROGRAMS // programs))
+    own = tiling.layout | {"PARTS": parts}
+    launch(tiles_backward, (programs, blocks.chunks * parts), blocks, arguments | own)
+
+
+def _negatives_in_order(problem: Problem, tiling: Tiling, arguments: Arguments) -> None:
+    number, dim = problem.num_negatives, problem.hidden.shape[1]
+    for first, after in _pieces(tiling.groups, number * (PAIR_BYTES + 4 * dim), problem.chunk_bytes):
+        ids = _empty_slots(problem, (after - first) * number)
+        sums = torch.zeros(len(ids), dim, dtype=torch.float32, device=ids.device)
+        piece = {"pair_ids": ids, "of_items": sums, "first_local": first}
+        _negatives(replace(tiling, groups=after - first), arguments | piece, one_part=True)
+        _add_in_order(problem, arguments, ids, None, sums, 1)
 
 
 def _positives(problem: Problem, arguments: Arguments) -> None:
     sizes = positive_blocks(problem.hidden.shape[1])
     launch(positives_backward, (-(-len(problem.hidden) // sizes.rows), sizes.chunks), sizes, arguments)
-
-
-def _tiles_in_order(problem: Problem, arguments: Arguments) -> None:
-    blocks, groups = blocks_of_tiles(problem), groups_of(problem)
-    number, dim = arguments["num_negatives"], problem.hidden.shape[1]
-    columns = -(-number // blocks.negatives)
-    own = groups | {"SPLIT": is_finer(problem.items, problem), "PARTS": 1}
-    if problem.num_negatives == 0:
-        # Every item once: each sum has one writer, and needs no order.
-        launch(tiles_backward, (columns, blocks.chunks), blocks, arguments | own)
-    else:
-        for first, after in _pieces(groups["count"], number * (PAIR_BYTES + 4 * dim), problem.chunk_bytes):
-            ids, _ = _pairs(problem, (after - first) * number)
-            sums = torch.zeros(len(ids), dim, dtype=torch.float32, device=ids.device)
-            piece = {"pair_ids": ids, "of_items": sums, "first_local": first}
-            launch(
-                tiles_backward, ((after - first) * columns, blocks.chunks), blocks, arguments | own | piece
-            )
-            _add_in_order(problem, arguments, ids, None, sums, 1)
-    _positives_in_order(problem, arguments)
 
 
 def _positives_in_order(problem: Problem, arguments: Arguments) -> None:
@@ -137,10 +142,9 @@ def _positives_in_order(problem: Problem, arguments: Arguments) -> None:
     _add_in_order(problem, arguments, ids, slopes, problem.hidden, 1)
 
 
-def _pairs(problem: Problem, count: int) -> tuple[Tensor, Tensor]:
-    """Returns ids int32 [count], all V, which is no item, and room for as many float32 slopes."""
-    ids = torch.full((count,), len(problem.items), dtype=torch.int32, device=problem.items.device)
-    return ids, torch.empty(count, dtype=torch.float32, device=ids.device)
+def _empty_slots(problem: Problem, count: int) -> Tensor:
+    """Returns ids int32 [count], all V, which is no item."""
+    return torch.full((count,), len(problem.items), dtype=torch.int32, device=problem.items.device)
 
 
 def _pieces(count: int, each_bytes: int, room_bytes: int) -> list[tuple[int, int]]:

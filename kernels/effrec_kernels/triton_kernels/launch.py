@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
-from ..groups import first_tile
+from ..groups import first_tile, num_groups
 from ..problem import RUN, Problem, num_runs
 from ..rng import ONE_WORD_ITEMS
 from .blocks import Blocks, positive_blocks, row_blocks, tile_blocks
@@ -51,10 +51,10 @@ def forward(problem: Problem, wants_unit: bool) -> Results:
         blocks = row_blocks(hidden.shape[1])
         launch(rows_forward, (len(hidden), blocks.chunks), blocks, arguments)
     elif len(hidden):
-        blocks, groups = blocks_of_tiles(problem), groups_of(problem)
-        lanes = -(-groups["rows"] // blocks.rows)
-        arguments |= groups | {"SPLIT": is_finer(hidden, problem), "lanes": lanes}
-        launch(tiles_forward, (groups["count"] * lanes, blocks.chunks), blocks, arguments)
+        tiling = tiling_of(problem)
+        arguments |= tiling.layout | {"SPLIT": is_finer(hidden, problem), "lanes": tiling.lanes}
+        grid = (tiling.groups * tiling.lanes, tiling.blocks.chunks)
+        launch(tiles_forward, grid, tiling.blocks, arguments)
     return Results(loss, lse, shift, unit)
 
 
@@ -83,14 +83,6 @@ def launch(kernel: Any, grid: tuple[int, ...], blocks: Blocks, arguments: Argume
     named = {name: value for name, value in (arguments | sizes).items() if name in kernel.arg_names}
     with torch.cuda.device_of(arguments["items"]):
         kernel[grid](**named, num_warps=blocks.num_warps, num_stages=blocks.num_stages)
-
-
-def blocks_of_tiles(problem: Problem) -> Blocks:
-    """Returns what a program of the tile kernels takes of this problem."""
-    dim, group_rows = problem.hidden.shape[1], groups_of(problem)["rows"]
-    device = problem.hidden.device
-    capability = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
-    return tile_blocks(dim, problem.compute_dtype, problem.items.dtype, group_rows, capability)
 
 
 def is_finer(tensor: Tensor, problem: Problem) -> bool:
@@ -137,22 +129,45 @@ def _corrections(problem: Problem) -> Arguments:
     return {"log_q": by_item, "constant": constant, "log_others": log_others, "EXACT": exact}
 
 
-def groups_of(problem: Problem) -> Arguments:
-    """Returns how rows that share negatives lie: layout, first group's number, groups, most rows of one."""
-    rows = len(problem.hidden)
-    tile, stride = problem.tile_rows, problem.tile_stride
-    one = {"LAYOUT": "batch", "first_group": 0, "count": 1, "rows": rows, "tile": 1, "stride": 1}
+@dataclass(frozen=True)
+class Tiling:
+    """How the tile kernels take rows that share negatives.
+
+    Attributes:
+        blocks: what a program takes at a time.
+        groups: how many groups there are; programs of those without rows end at once.
+        lanes: blocks of rows that make up the largest group; of sequences, one of twice the mean length.
+        layout: what kernels are told of where a group's rows lie.
+    """
+
+    blocks: Blocks
+    groups: int
+    lanes: int
+    layout: Arguments
+
+
+def tiling_of(problem: Problem) -> Tiling:
+    """Returns how the tile kernels take this problem's rows; in the full softmax they are one group."""
+    groups = 1 if problem.num_negatives == 0 else num_groups(problem)
+    largest = len(problem.hidden)
+    layout: Arguments = {"LAYOUT": "batch", "first_group": 0, "tile": 1, "stride": 1}
     if problem.sharing == "tile":
+        tile, stride = problem.tile_rows, problem.tile_stride
         first = first_tile(problem.row_start, tile, stride)
-        last = first_tile(problem.row_start + rows - 1, tile, stride) + stride - 1
-        # Of the last stretch of T S rows, groups beyond the last row are empty: their programs end at once.
-        own = {"first_group": first, "count": last - first + 1, "rows": min(tile, rows)}
-        return one | own | {"LAYOUT": "tiles", "tile": tile, "stride": stride}
-    if problem.sharing == "sequence":
-        assert problem.boundaries is not None
-        count = len(problem.boundaries) - 1
-        return one | {"LAYOUT": "spans", "count": count, "rows": max(1, 2 * rows // max(1, count))}
-    return one
+        layout = {"LAYOUT": "tiles", "first_group": first, "tile": tile, "stride": stride}
+        largest = min(tile, largest)
+    elif problem.sharing == "sequence":
+        # The device alone knows how long each sequence is; the lanes of a longer one take several blocks.
+        layout["LAYOUT"] = "spans"
+        largest = max(1, 2 * largest // groups)
+    blocks = _blocks_of_tiles(problem, largest)
+    return Tiling(blocks, groups, -(-largest // blocks.rows), layout)
+
+
+def _blocks_of_tiles(problem: Problem, group_rows: int) -> Blocks:
+    dim, device = problem.hidden.shape[1], problem.hidden.device
+    capability = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
+    return tile_blocks(dim, problem.compute_dtype, problem.items.dtype, group_rows, capability)
 
 
 def _precision() -> str:
