@@ -35,10 +35,14 @@ class Reduction:
 
     def __call__(self, loss: Tensor, problem: Problem) -> Tensor:
         """Returns rows' losses [M] weighted and reduced."""
-        if self.row_weights is not None:
-            ignored = problem.targets == problem.ignore_index
-            loss = loss * self.row_weights.to(loss.dtype).masked_fill(ignored, 0)
+        loss = self.weigh(loss, problem.targets, problem.ignore_index)
         return loss if self.kind == "none" else self.divide(loss.sum(), problem)
+
+    def weigh(self, loss: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
+        """Returns rows' losses [M] times their weights, 0 in place of those of rows without a target."""
+        if self.row_weights is None:
+            return loss
+        return loss * self.row_weights.to(loss.dtype).masked_fill(targets == ignore_index, 0)
 
     def divide(self, total: Tensor, problem: Problem) -> Tensor:
         """Returns the sum over rows divided; no targets at all give 0."""

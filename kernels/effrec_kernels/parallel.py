@@ -148,8 +148,7 @@ class Call:
 
     def evaluate(self, group: dist.ProcessGroup | None) -> Any:
         """Returns the loss, reduced, with all ranks of the group."""
-        own, ignored = self.own, self.frame.ignore_index
-        sharing = self.drawn.sharing
+        own, sharing = self.own, self.drawn.sharing
         boundaries = len(sharing) if isinstance(sharing, Tensor) else 0
         meeting = Meeting(
             group,
@@ -164,9 +163,7 @@ class Call:
         ranks = meeting.hold(own.hidden.device)
         whole = self._whole(ranks)
         loss, lse = merged_rows(whole, own.hidden, own.items, own.slice.first, ranks)
-        weights = self.reduction.row_weights
-        if weights is not None:
-            loss = loss * weights.to(loss.dtype).masked_fill(ranks.own(whole.targets) == ignored, 0)
+        loss = self.reduction.weigh(loss, ranks.own(whole.targets), whole.ignore_index)
         if self.reduction.kind != "none":
             loss = self.reduction.divide(ranks.total(loss.sum()), whole)
         return (loss, lse) if self.return_lse else loss
