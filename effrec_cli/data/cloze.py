@@ -59,6 +59,14 @@ class ClozeBatches(NextItemBatches):
         self.mask_ratio = mask_ratio
         self.last_only = last_only
 
+    @property
+    def targets_per_epoch(self) -> float:
+        """Masked items of an epoch: how many there are on average in the first epoch's windows."""
+        lengths = self._windows(np.arange(self.num_samples), epoch=0).length
+        none = (1 - self.mask_ratio) ** lengths  # how likely a window is to need the one that is masked then
+        each = self.last_only + (1 - self.last_only) * (self.mask_ratio * lengths + none)
+        return float(each.sum())
+
     def batch(self, epoch: int, position: int, share: Share, step: int) -> Batch:
         """Returns one rank's micro-batch of the step at `position` of `epoch`.
 

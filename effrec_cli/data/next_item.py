@@ -80,6 +80,17 @@ class NextItemBatches:
             )
         self.steps_per_epoch = -(-self.num_samples // batch_size)
 
+    @property
+    def items_per_epoch(self) -> int:
+        """Items that an epoch's windows read."""
+        held = self.num_targets
+        return int((np.minimum(held, self.max_length) if self.window == "last" else held).sum())
+
+    @property
+    def targets_per_epoch(self) -> float:
+        """Rows with a loss in an epoch: each item that is read foretells one."""
+        return self.items_per_epoch
+
     def batch(self, epoch: int, position: int, share: Share, step: int) -> Batch:
         """Returns one rank's micro-batch of the step at `position` of `epoch`.
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from effrec_cli.backbone import model_for
 from effrec_cli.data.batches import Batch, Batches
-from effrec_cli.data.cloze import ClozeBatches
-from effrec_cli.data.next_item import NextItemBatches, batch_size_for
+from effrec_cli.data.next_item import batch_size_for
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
@@ -31,6 +30,7 @@ from effrec_cli.methods.next_item.losses import (
     mined_loss,
     sampling_options,
 )
+from effrec_cli.methods.next_item.windows import masking_of, windows_for
 from effrec_cli.schema.method_cce import FULL, SAMPLED
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class CCE(Method):
         if self.config.model.dim is None:
             self.config.model.dim = width_for(data.num_items)
         settings = dataclasses.asdict(self.config.model)
-        del settings["name"]
+        for name in ("name", *masking_of(self.config)):
+            del settings[name]
         _check_heads(settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
@@ -89,16 +90,12 @@ class CCE(Method):
         """Returns the item table where only rows that a step draws are to move, and how many those are."""
         if not self.config.optimizer.sparse_rows:
             return {}
-        return {cast(Any, model).item_embeddings: row_sparse.rows_of_step(self.config, self.data)}
+        shares = self.world.size * self.config.run.accumulate
+        return {cast(Any, model).item_embeddings: row_sparse.rows_of_step(self.config, self.data, shares)}
 
     def batches(self, data: RecData) -> Batches:
         """Returns windows over the users' training items, some of them masked where the model asks for it."""
-        own, model = self.config.method, cast(Any, self.model)
-        given = (data, own.batch_size, self.config.model.max_length, own.window, self.config.seed)
-        masking = getattr(model, "masking", None)
-        if masking is None:
-            return NextItemBatches(*given)
-        return ClozeBatches(*given, mask_token=model.mask_token, **masking)
+        return windows_for(self.config, data)
 
     @property
     def kernel(self) -> str:

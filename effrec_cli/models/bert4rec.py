@@ -20,23 +20,19 @@ class BERT4Rec(SASRec):
 
     Args:
         num_items: V, rows of the item table.
-        mask_ratio: share of a window's items that training masks.
-        last_only: share of windows in which it masks the last item and no other.
         settings: those of `SASRec`.
 
     Attributes:
+        masked: that it is fed windows with masks.
         mask_token: V, what stands for a masked item in `inputs`.
-        masking: how training masks, by name.
     """
 
     causal: ClassVar[bool] = False
+    masked: ClassVar[bool] = True
 
-    def __init__(
-        self, num_items: int, *, mask_ratio: float = 0.2, last_only: float = 0.1, **settings: Any
-    ) -> None:
+    def __init__(self, num_items: int, **settings: Any) -> None:
         super().__init__(num_items, **settings)
         self.mask_token = num_items
-        self.masking = {"mask_ratio": mask_ratio, "last_only": last_only}
         dim = self.items.embedding_dim
         self.mask_vector = nn.Parameter(torch.empty(dim))
         self.project = nn.Linear(dim, dim)

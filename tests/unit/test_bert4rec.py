@@ -8,6 +8,7 @@ from effrec_cli.data.batches import Share
 from effrec_cli.data.cloze import ClozeBatches
 from effrec_cli.evaluation.scorer import Histories
 from effrec_cli.methods.cce import CCE
+from effrec_cli.methods.next_item.windows import masking_of
 from effrec_cli.models.bert4rec import BERT4Rec
 from effrec_cli.optim import make_optimizer
 from effrec_cli.schema import Config, OptimizerConfig
@@ -64,7 +65,7 @@ def test_what_a_masked_item_was_changes_nothing():
     hidden = torch.unique(batch.tensors["targets"][batch.tensors["targets"] != -100])
     flat = torch.arange(len(data.sequences.items))
     named = ClozeBatches(
-        _with_items(data, flat), 16, L, "slide", 1, mask_token=10**6, **first.model.masking
+        _with_items(data, flat), 16, L, "slide", 1, mask_token=10**6, **masking_of(first.config)
     ).batch(0, 0, Share(), 0)
     at = named.tensors["targets"][named.tensors["targets"] != -100]
     other.sequences.items[at.numpy()] = (other.sequences.items[at.numpy()] + 7) % V

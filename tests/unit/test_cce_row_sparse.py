@@ -1,5 +1,7 @@
 """Method cce with gradients of rows: values, padding, when they are chosen, and what is refused."""
 
+import dataclasses
+
 import pytest
 import torch
 from effrec_kernels import RowAdam
@@ -7,18 +9,20 @@ from test_cce import chain, make
 from test_check import composed, refused
 
 from effrec_cli.data.batches import Share
+from effrec_cli.distributed import World
 from effrec_cli.errors import ConfigError
 from effrec_cli.methods.cce import CCE
 from effrec_cli.methods.next_item import row_sparse
 from effrec_cli.schema import Config, check
 from effrec_cli.schema.method_cce import CCEConfig
+from effrec_cli.schema.model_bert4rec import BERT4RecConfig
 from effrec_cli.schema.model_sasrec import SASRecConfig
 
 
-def method(sparse, data=None, model=None, **own):
-    sasrec = {"dim": 16, "num_layers": 1, "max_length": 8, "dropout": 0.0, **(model or {})}
+def method(sparse, data=None, model=None, kind=SASRecConfig, **own):
+    settings = {"dim": 16, "num_layers": 1, "max_length": 8, "dropout": 0.0, **(model or {})}
     own = {"num_negatives": 15, "batch_size": 16, "sharing": "tile", "tile_rows": 8, **own}
-    config = Config(model=SASRecConfig(**sasrec), method=CCEConfig(**own))
+    config = Config(model=kind(**settings), method=CCEConfig(**own))
     config.optimizer.sparse_rows = sparse
     made = CCE(config)
     made.build(made.prepare(data or chain()))
@@ -70,11 +74,32 @@ def test_the_table_moves_by_rows_and_the_rest_as_ever():
     assert len(make().optimizers(make().model)) == 1
 
 
-def test_rows_of_a_step_are_those_that_it_draws():
-    for own in ({}, {"sharing": "sequence"}, {"sharing": "batch"}, {"window": "last"}):
-        made = method(True, **own)
-        slots = gradients(made, [Share()])[0]._nnz()
-        assert slots == pytest.approx(row_sparse.rows_of_step(made.config, made.data), rel=0.25), own
+def slots_of_step(made, ranks, micros):
+    """Returns how many rows a step reads, and its losses hold, on average; and how many are foretold."""
+    batches, seen = made.batches(made.data), 0
+    shares = [Share(rank, ranks, micro, micros) for rank in range(ranks) for micro in range(micros)]
+    for position in range(batches.steps_per_epoch):
+        for share in shares:
+            rows = made._rows(batches.batch(0, position, share, step=position))
+            made.model.zero_grad()
+            made._loss(dataclasses.replace(rows, hidden=rows.hidden.detach())).backward()
+            seen += made.model.item_embeddings.grad._nnz()
+    made.config.run.accumulate, made.world = micros, World(size=ranks)
+    (capacity,) = made.row_sparse(made.model).values()
+    return (seen + batches.items_per_epoch) / batches.steps_per_epoch, capacity
+
+
+@pytest.mark.parametrize("model", [SASRecConfig, BERT4RecConfig])
+@pytest.mark.parametrize(("ranks", "micros"), [(1, 1), (2, 3)])
+@pytest.mark.parametrize(
+    "own", [{}, {"sharing": "sequence"}, {"sharing": "batch"}, {"window": "last"}, {"tile_rows": 3}]
+)
+def test_rows_of_a_step_are_those_that_it_draws(model, ranks, micros, own):
+    """Of tiles that are cut, each piece draws; how long tiles are, differs from step to step."""
+    data = chain(num_users=90, num_items=200)
+    data.train_end[::3] -= 3
+    found, said = slots_of_step(method(True, data, kind=model, **own), ranks, micros)
+    assert said == pytest.approx(found, rel=0.1 if ranks == 1 or "sharing" in own else 0.2)
 
 
 @pytest.mark.parametrize(

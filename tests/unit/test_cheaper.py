@@ -15,6 +15,7 @@ from effrec_cli.methods.cce import CCE
 from effrec_cli.methods.next_item.cheaper import cheaper_loss
 from effrec_cli.schema import Config
 from effrec_cli.schema.method_cce import CCEConfig
+from effrec_cli.schema.model_bert4rec import BERT4RecConfig
 from effrec_cli.schema.model_sasrec import SASRecConfig
 
 # Large enough that sampling pays for a few negatives.
@@ -54,7 +55,7 @@ def test_it_follows_the_number_of_negatives(data):
 def test_the_break_even_is_that_of_the_steps_rows(data):
     """60 windows of 9 targets in 8 steps: 67 rows a step, which two ranks and three micro-batches share."""
     targets, windows = data.num_train - 60, 120
-    rows = targets // -(-windows // 16)
+    rows = -(-targets // -(-windows // 16))
     for size, accumulate in ((1, 1), (2, 3)):
         choice = chosen(data, World(size=size), accumulate=accumulate)
         mine = rows // (size * accumulate)
@@ -63,6 +64,17 @@ def test_the_break_even_is_that_of_the_steps_rows(data):
     assert most(chosen(data, window="last")) == break_even_negatives(
         60 * 8 // -(-60 // 16), ITEMS, 16, CPU, item_bytes=4
     )
+
+
+def test_masked_items_are_the_rows_of_a_model_that_reads_masks(data):
+    masked, all_masked = (config(), config())
+    for one, ratio in ((masked, 0.25), (all_masked, 1.0)):
+        one.model = BERT4RecConfig(dim=16, max_length=8, mask_ratio=ratio, last_only=0.0)
+    some, every = (cheaper_loss(one, data, 16, World()) for one in (masked, all_masked))
+    rows = [int(re.search(r"\(([\d,]+) rows", one.why)[1]) for one in (some, every)]
+    assert rows[1] == -(-data.num_train // 8)
+    # 60 windows of 2 to 8 items, or so: in one of six nothing is masked by chance, and one is all the same.
+    assert 0.25 * rows[1] < rows[0] < 0.33 * rows[1]
 
 
 def test_shared_negatives_pay_for_longer(data):

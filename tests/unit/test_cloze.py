@@ -44,6 +44,18 @@ def test_windows_hold_each_training_item_once_and_none_held_out(window, epoch):
     assert sorted(found) == trained(window)
 
 
+@pytest.mark.parametrize("window", ["slide", "last"])
+@pytest.mark.parametrize(("ratio", "last_only"), [(0.05, 0.0), (0.4, 0.3), (1.0, 0.0), (0.2, 1.0)])
+def test_an_epoch_has_about_as_many_masks_as_said(window, ratio, last_only):
+    """As many items exactly; masks are drawn, and their mean over epochs is that of the first's windows."""
+    batches = make(window, mask_ratio=ratio, last_only=last_only)
+    assert batches.items_per_epoch == len(trained(window))
+    counts = [len(masked_items(batches, epoch)) for epoch in range(150)]
+    assert batches.targets_per_epoch == pytest.approx(np.mean(counts), rel=0.05)
+    if 1.0 in (ratio, last_only):
+        assert {batches.targets_per_epoch} == set(counts)
+
+
 def test_a_masked_item_is_the_target_and_nowhere_in_the_inputs():
     for batch in epoch_of(make()):
         tensors = batch.tensors

@@ -176,6 +176,15 @@ def test_targets_are_numbered_through_the_step_without_a_gap():
     assert parts[1].to(torch.device("cpu")).first_target == parts[1].first_target > 0
 
 
+@pytest.mark.parametrize("window", ["slide", "last"])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_an_epoch_has_as_many_items_and_targets_as_said(window, epoch):
+    batches = make(window)
+    found = epoch_of(batches, epoch)
+    assert batches.items_per_epoch == sum(int(batch.tensors["lengths"].sum()) for batch in found)
+    assert batches.targets_per_epoch == sum(len(batch.tensors["valid"]) for batch in found)
+
+
 def test_an_empty_share_is_a_batch_of_no_samples():
     batches = make(batch_size=1)
     empty = batches.batch(0, 0, Share(rank=0, ranks=4), step=3)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from effrec_kernels.rates import rates_of_device
 from effrec_kernels.work import break_even_negatives
 
-from effrec_cli.data.next_item import NextItemBatches
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
+from effrec_cli.methods.next_item.windows import Step, windows_for
 from effrec_cli.precision import resolve_precision
 from effrec_cli.schema import Config
 
@@ -46,10 +45,10 @@ def cheaper_loss(config: Config, data: RecData, dim: int, world: World) -> Choic
         world: the processes that share a step's rows, and the device of each.
     """
     own = config.method
-    windows, targets = _step(config, data)
-    shares = world.size * config.run.accumulate
-    rows = max(1, targets // shares)
-    group_rows = {"row": 1, "tile": own.tile_rows, "sequence": targets // windows, "batch": rows}[own.sharing]
+    step = Step.of(windows_for(config, data))
+    rows = max(1, step.targets // (world.size * config.run.accumulate))
+    sequence = step.targets // step.windows
+    group_rows = {"row": 1, "tile": own.tile_rows, "sequence": sequence, "batch": rows}[own.sharing]
     precision = resolve_precision(config.run.precision, world.device)
     dtype = _DTYPES[precision]
     rates = rates_of_device(world.device, dtype, data.num_items, dim)
@@ -62,15 +61,3 @@ def cheaper_loss(config: Config, data: RecData, dim: int, world: World) -> Choic
         f"{'less than' if kept else 'no less than'} all {data.num_items:,} items: up to N = {most:,} would "
         f"({rows:,} rows of width {dim}, sharing={own.sharing}, {world.device.type} {precision})",
     )
-
-
-def _step(config: Config, data: RecData) -> tuple[int, int]:
-    """Returns windows and targets of a step, on average; at least one window."""
-    own = config.method
-    length = config.model.max_length
-    batches = NextItemBatches(data, own.batch_size, length, own.window, config.seed)
-    targets = batches.num_targets
-    if own.window == "last":
-        targets = np.minimum(targets, length)
-    windows = max(1, batches.num_samples // batches.steps_per_epoch)
-    return windows, max(windows, int(targets.sum()) // batches.steps_per_epoch)

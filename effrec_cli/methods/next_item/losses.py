@@ -171,16 +171,25 @@ def _mixed_log_q(settings: CCEConfig, table: effrec_kernels.Popularity, num_item
 
 
 def _sharing(rows: Rows, settings: CCEConfig, longest: int) -> dict[str, Any]:
-    """Returns which rows share negatives: the same ones however the step is split.
-
-    A tile's rows are at least as far apart as the longest window, so that they come from different ones, and
-    so far that the step's rows fill their tiles; nearer, in a step with too few rows for that.
-    """
+    """Returns which rows share negatives: the same ones however the step is split."""
     if settings.sharing == "tile":
-        tile = settings.tile_rows
-        stretches = max(1, rows.normalizer // (tile * longest))
-        stride = max(1, -(-rows.normalizer // (tile * stretches)))
-        return {"sharing": tile, "sharing_stride": stride}
+        stride = tile_stride(rows.normalizer, settings.tile_rows, longest)
+        return {"sharing": settings.tile_rows, "sharing_stride": stride}
     if settings.sharing == "sequence":
         return {"sharing": F.pad(rows.lengths.cumsum(0), (1, 0))}
     return {"sharing": settings.sharing}
+
+
+def tile_stride(targets: int, tile_rows: int, longest: int) -> int:
+    """Returns how far apart the rows of a tile are.
+
+    At least as far as the longest window, so that they come from different ones, and so far that the step's
+    rows fill their tiles; nearer, in a step with too few rows for that.
+
+    Args:
+        targets: rows of the whole step.
+        tile_rows: T.
+        longest: most rows that a window can have.
+    """
+    stretches = max(1, targets // (tile_rows * longest))
+    return max(1, -(-targets // (tile_rows * stretches)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, cast
 
-import numpy as np
 from torch import nn
 
 from effrec_cli.backbone import model_for
-from effrec_cli.data.next_item import NextItemBatches
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError
+from effrec_cli.methods.next_item.losses import tile_stride
+from effrec_cli.methods.next_item.windows import Step, windows_for
 from effrec_cli.schema import Config
 from effrec_cli.schema.row_sparse import PATH, row_sparse_problems
 
@@ -26,22 +26,30 @@ enough to be worth that what no one drew stands still.
 """
 
 
-def rows_of_step(config: Config, data: RecData) -> int:
+def rows_of_step(config: Config, data: RecData, shares: int = 1) -> int:
     """Returns how many rows of the item table a step of method cce draws, counted as often as it does.
 
-    Each group's negatives, the targets, and the items that are read; about as many as an average step has.
+    Each group's negatives, the targets, and the items that are read, in an average step. A group that the
+    border of two micro-batches cuts draws in both. Padding is not counted: where windows are read with it,
+    each of its places is a row more.
 
     Args:
         config: checked settings, `method.batch_size` known.
         data: what is trained on.
+        shares: micro-batches that the step is cut into, those of all ranks.
     """
-    own, longest = config.method, config.model.max_length
-    batches = NextItemBatches(data, own.batch_size, longest, own.window, config.seed)
-    held = np.minimum(batches.num_targets, longest) if own.window == "last" else batches.num_targets
-    targets = math.ceil(int(held.sum()) / batches.steps_per_epoch)
-    windows = math.ceil(batches.num_samples / batches.steps_per_epoch)
-    groups = {"tile": math.ceil(targets / own.tile_rows), "sequence": windows, "batch": 1, "row": targets}
-    return int(groups[own.sharing] * own.num_negatives + 2 * targets)
+    step = Step.of(windows_for(config, data))
+    return _groups(config, step, shares) * int(config.method.num_negatives) + step.targets + step.items
+
+
+def _groups(config: Config, step: Step, shares: int) -> int:
+    """Returns how many groups draw negatives of their own, over all shares."""
+    own = config.method
+    if own.sharing == "tile":
+        stride = tile_stride(step.targets, own.tile_rows, config.model.max_length)
+        stretches = math.ceil(step.targets / (own.tile_rows * stride))
+        return stride * (stretches + shares - 1)  # a border cuts all tiles of its stretch
+    return {"row": step.targets, "sequence": step.windows, "batch": shares}[own.sharing]
 
 
 def pays(config: Config, data: RecData) -> bool:
