@@ -126,7 +126,7 @@ class CCE(Method):
         if own.loss in FULL:
             return full_loss(rows, own)
         if own.loss == "sce":
-            return mined_loss(rows, own, seed)
+            return mined_loss(rows, own, seed, sparse=bool(self.config.optimizer.sparse_rows))
         return drawn_loss(rows, own, seed, self._sampling(rows) if own.loss in SAMPLED else {})
 
     def fit(self, engine: Engine) -> None:

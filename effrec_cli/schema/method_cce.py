@@ -14,6 +14,8 @@ FULL = ("ce", "cce")
 SOFTMAX = ("ce_sampled", "cce_sampled", "auto")
 # Those whose negatives may be shared, drawn otherwise than uniformly, and taken from the batch.
 SAMPLED = (*SOFTMAX, "bce_sampled", "gbce")
+# Those whose gradient of the item table can be rows, where targets share negatives or find them in buckets.
+ROWS = ("cce_sampled", "bce_sampled", "gbce", "sce")
 # Ids in a run of the block sampler (effrec_kernels.problem.RUN).
 RUN = 64
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from effrec_cli.schema.method_cce import CCEConfig
+from effrec_cli.schema.method_cce import ROWS, CCEConfig
 from effrec_cli.schema.problems import Problem
 from effrec_cli.schema.root import Config
 
@@ -20,10 +20,11 @@ def row_sparse_problems(config: Config) -> Iterator[Problem]:
     if not isinstance(own, CCEConfig):
         what = f"sparse_rows=true needs a loss whose gradient is rows; method={own.name} has none."
         yield Problem(PATH, what, fix="method=cce method.sharing=tile, or optimizer.sparse_rows=false")
-    elif own.loss != "cce_sampled":
-        what = f"sparse_rows=true needs a loss whose gradient is rows; that of loss={own.loss} is dense."
-        yield Problem(PATH, what, fix="method.loss=cce_sampled, or optimizer.sparse_rows=false")
-    elif own.sharing == "row" or (own.sharing == "tile" and own.tile_rows == 1):
+    elif own.loss not in ROWS:
+        dense = "may be" if own.loss == "auto" else "is"
+        what = f"sparse_rows=true needs a loss whose gradient is rows; that of loss={own.loss} {dense} dense."
+        yield Problem(PATH, what, fix=f"method.loss={ROWS[0]} (or {', '.join(ROWS[1:])}), or {PATH}=false")
+    elif own.loss != "sce" and (own.sharing == "row" or (own.sharing == "tile" and own.tile_rows == 1)):
         what = (
             "sparse_rows=true needs targets that share negatives: with their own, a step draws too many rows."
         )

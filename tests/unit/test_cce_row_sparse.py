@@ -41,9 +41,18 @@ SPLIT = [Share(micro=at, micros=2) for at in range(2)]
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("shares", [[Share()], SPLIT], ids=["whole", "split"])
-@pytest.mark.parametrize("sharing", ["tile", "sequence", "batch"])
-def test_gradients_are_the_dense_ones(sharing, shares, packed):
-    options = {"sharing": sharing, "model": {"packed": packed}}
+@pytest.mark.parametrize(
+    "own",
+    [
+        *({"sharing": sharing} for sharing in ("tile", "sequence", "batch")),
+        {"loss": "bce_sampled"},
+        {"loss": "gbce", "sharing": "sequence"},
+        {"loss": "gbce", "sampler": "popularity", "in_batch": 4},
+        {"loss": "sce", "sharing": "row", "sce_items": 9},
+    ],
+)
+def test_gradients_are_the_dense_ones(own, shares, packed):
+    options = {**own, "model": {"packed": packed}}
     dense, rows = (gradients(method(sparse, **options), shares) for sparse in (False, True))
     assert rows[0].is_sparse
     for one, other in zip(dense, rows, strict=True):
@@ -92,7 +101,15 @@ def slots_of_step(made, ranks, micros):
 @pytest.mark.parametrize("model", [SASRecConfig, BERT4RecConfig])
 @pytest.mark.parametrize(("ranks", "micros"), [(1, 1), (2, 3)])
 @pytest.mark.parametrize(
-    "own", [{}, {"sharing": "sequence"}, {"sharing": "batch"}, {"window": "last"}, {"tile_rows": 3}]
+    "own",
+    [
+        {},
+        {"sharing": "sequence"},
+        {"sharing": "batch", "loss": "gbce"},
+        {"window": "last"},
+        {"tile_rows": 3},
+        {"loss": "sce", "sharing": "row", "sce_items": 9},
+    ],
 )
 def test_rows_of_a_step_are_those_that_it_draws(model, ranks, micros, own):
     """Of tiles that are cut, each piece draws; how long tiles are, differs from step to step."""
@@ -109,6 +126,11 @@ def test_rows_of_a_step_are_those_that_it_draws(model, ranks, micros, own):
         (1000, {}, False),
         (4000, {"sharing": "row"}, False),
         (4000, {"loss": "ce_sampled"}, False),
+        (4000, {"loss": "bce_sampled"}, True),
+        (1000, {"loss": "gbce"}, False),
+        (4000, {"loss": "gbce", "sharing": "row"}, False),
+        (4000, {"loss": "sce", "sharing": "row", "sce_items": 8}, True),
+        (4000, {"loss": "sce", "sharing": "row"}, False),
         (4000, {"kernel": "reference"}, False),
     ],
 )
@@ -136,6 +158,12 @@ def test_sgd_moves_all_rows():
         {"method": {"sharing": "tile", "tile_rows": 1}},
         {"method": {"loss": "cce"}},
         {"method": {"loss": "ce_sampled", "sharing": "tile"}},
+        {"method": {"loss": "bce"}},
+        {"method": {"loss": "auto", "sharing": "tile"}},
+        {"method": {"loss": "gbce"}},
+        {"method": {"loss": "bce_sampled", "sharing": "tile", "kernel": "reference"}},
+        {"method": {"loss": "sce", "kernel": "reference"}},
+        {"method": {"loss": "sce"}, "optimizer": {"name": "sgd"}},
         {"method": {"sharing": "tile", "kernel": "reference"}},
         {"method": {"sharing": "tile"}, "optimizer": {"name": "sgd"}},
         {"method": {"name": "ease"}, "model": {"name": "none"}},
@@ -149,9 +177,36 @@ def test_what_cannot_be_rows_is_refused(sections):
     check.build(composed(**{**sections, "optimizer": {**optimizer, "sparse_rows": None}}))
 
 
-def test_rows_may_be_asked_for():
-    config = check.build(composed(method={"sharing": "tile"}, optimizer={"sparse_rows": True}))
+@pytest.mark.parametrize(
+    "own", [{"sharing": "tile"}, {"loss": "gbce", "sharing": "batch"}, {"loss": "sce"}], ids=str
+)
+def test_rows_may_be_asked_for(own):
+    config = check.build(composed(method=own, optimizer={"sparse_rows": True}))
     assert config.optimizer.sparse_rows is True
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"loss": "bce_sampled"}, {"loss": "gbce", "sharing": "batch"}, {"loss": "sce", "sharing": "row"}],
+    ids=str,
+)
+def test_training_is_that_of_dense_adam_where_every_row_is_drawn(own):
+    """Six items and as many negatives as draw them all, for 20 steps."""
+    own = {"num_negatives": 200, "sce_items": 6, **own}
+    ends = []
+    for sparse in (False, True):
+        made = method(sparse, chain(num_items=6), **own)
+        batches, optimizers = made.batches(made.data), made.optimizers(made.model)
+        before = made.model.item_embeddings.detach().clone()
+        for step in range(20):
+            epoch, position = divmod(step, batches.steps_per_epoch)
+            made.model.zero_grad()
+            made.loss(batches.batch(epoch, position, Share(), step)).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+        ends.append(made.model.item_embeddings.detach())
+    assert (ends[0] - before).abs().max() > 0.01
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)
 
 
 def test_a_model_without_such_a_look_up_is_refused(monkeypatch):

@@ -99,11 +99,17 @@ def drawn_loss(rows: Rows, settings: CCEConfig, seed: int, sampling: dict[str, A
     return effrec_kernels.binary_cross_entropy_sampled(**options)
 
 
-def mined_loss(rows: Rows, settings: CCEConfig, seed: int) -> Tensor:
+def mined_loss(rows: Rows, settings: CCEConfig, seed: int, *, sparse: bool = False) -> Tensor:
     """Returns SCE over buckets of the micro-batch's rows: their mean loss times their share of the step.
 
     How many positions all buckets of a step cover is known after the last: so covered ones stand for the
     rows of their own micro-batch, and micro-batches count by their rows.
+
+    Args:
+        rows: to compute.
+        settings: whose `loss` is `sce`.
+        seed: the run's.
+        sparse: whether the gradient of the item table is to be rows.
     """
     loss = effrec_kernels.scalable_cross_entropy(
         rows.hidden,
@@ -117,6 +123,7 @@ def mined_loss(rows: Rows, settings: CCEConfig, seed: int) -> Tensor:
         step=rows.step,
         row_offset=rows.first,
         temperature=settings.temperature,
+        sparse=sparse,
         kernel=settings.kernel,
     )
     return loss * (len(rows.targets) / rows.normalizer)

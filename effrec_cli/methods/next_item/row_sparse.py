@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, cast
 
+from effrec_kernels.buckets import bucket_sizes
 from torch import nn
 
 from effrec_cli.backbone import model_for
@@ -29,17 +30,21 @@ enough to be worth that what no one drew stands still.
 def rows_of_step(config: Config, data: RecData, shares: int = 1) -> int:
     """Returns how many rows of the item table a step of method cce draws, counted as often as it does.
 
-    Each group's negatives, the targets, and the items that are read, in an average step. A group that the
-    border of two micro-batches cuts draws in both. Padding is not counted: where windows are read with it,
-    each of its places is a row more.
+    Each group's negatives and the targets, or what SCE's buckets hold; and the items that are read, in an
+    average step. A group that the border of two micro-batches cuts draws in both. Padding is not counted:
+    where windows are read with it, each of its places is a row more.
 
     Args:
         config: checked settings, `method.batch_size` known.
         data: what is trained on.
         shares: micro-batches that the step is cut into, those of all ranks.
     """
-    step = Step.of(windows_for(config, data))
-    return _groups(config, step, shares) * int(config.method.num_negatives) + step.targets + step.items
+    step, own = Step.of(windows_for(config, data)), config.method
+    if own.loss == "sce":
+        targets = math.ceil(step.targets / shares)
+        number, rows = bucket_sizes(targets, own.sce_buckets, own.sce_targets)
+        return shares * number * (rows + min(own.sce_items, data.num_items)) + step.items
+    return _groups(config, step, shares) * int(own.num_negatives) + step.targets + step.items
 
 
 def _groups(config: Config, step: Step, shares: int) -> int:
@@ -53,7 +58,10 @@ def _groups(config: Config, step: Step, shares: int) -> int:
 
 
 def pays(config: Config, data: RecData) -> bool:
-    """Returns whether rows alone should move: they can, and a step draws few against the catalogue."""
+    """Returns whether rows alone should move: they can, and a step draws few against the catalogue.
+
+    Counted as if the step were not cut, so that ranks and micro-batches change nothing of what is learnt.
+    """
     possible = not any(row_sparse_problems(config)) and _gives_rows(config)
     return possible and rows_of_step(config, data) <= LARGEST_SHARE * data.num_items
 
