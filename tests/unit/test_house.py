@@ -114,7 +114,7 @@ def test_files_and_functions_stay_small_and_annotated(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             kernel = any("jit" in ast.unparse(decorator) for decorator in node.decorator_list)
             assert node.end_lineno - node.lineno + 1 <= (120 if kernel else 80), node.name
-            assert kernel or node.returns is not None, f"{node.name} has no return annotation"
+            assert node.returns is not None, f"{node.name} has no return annotation"
 
 
 def test_sizes_keep_the_shape_of_a_well_kept_library():

@@ -13,7 +13,7 @@ def move_rows(
     num_rows, num_items, dim, table_row, table_step, moment_row, moment_step, values_row, values_step,
     lr, gain1, gain2, decay1, decay2, eps, weight_decay,
     DECOUPLED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Moves row rows[i] by values[i] for all i < num_rows; rows of V or more are unused slots.
 
     gain is 1 - beta and decay is -log(beta) of each moment. Where `found_inf` is not 0 nothing is written.

@@ -5,7 +5,7 @@ import triton.language as tl
 
 
 @triton.jit
-def read_rows(matrix, at, valid, places, COMPUTE: tl.constexpr):
+def read_rows(matrix, at, valid, places, COMPUTE: tl.constexpr) -> tl.tensor:
     """Returns [ROWS, PLACES]: values `places` of rows `at` of a matrix, 0 where not `valid`.
 
     A matrix is (pointer, width, distance of rows, distance of values). Values are rounded to COMPUTE,
@@ -17,7 +17,7 @@ def read_rows(matrix, at, valid, places, COMPUTE: tl.constexpr):
 
 
 @triton.jit
-def read_row(matrix, at, places, COMPUTE: tl.constexpr):
+def read_row(matrix, at, places, COMPUTE: tl.constexpr) -> tl.tensor:
     """Returns float32 [PLACES] of row `at`, rounded to COMPUTE."""
     table, width, row, step = matrix
     offsets = at.to(tl.int64) * row + places.to(tl.int64) * step
@@ -25,7 +25,7 @@ def read_row(matrix, at, places, COMPUTE: tl.constexpr):
 
 
 @triton.jit
-def log1p(x):
+def log1p(x) -> tl.tensor:
     """Returns log(1 + x) with the digits of a small x; x >= 0."""
     shifted = 1 + x
     small = shifted == 1
@@ -33,26 +33,26 @@ def log1p(x):
 
 
 @triton.jit
-def one_minus_exp(x):
+def one_minus_exp(x) -> tl.tensor:
     """Returns 1 - exp(-x) with the digits of a small x >= 0."""
     series = x * (1 - x * (0.5 - x * (1 / 6 - x * (1 / 24 - x * (1 / 120)))))
     return tl.where(x < 0.125, series, 1 - tl.exp(-x))
 
 
 @triton.jit
-def softplus(x):
+def softplus(x) -> tl.tensor:
     """Returns log(1 + exp(x)) without overflow."""
     return tl.maximum(x, 0) + log1p(tl.exp(-tl.abs(x)))
 
 
 @triton.jit
-def floor(peak):
+def floor(peak) -> tl.tensor:
     """Returns a maximum to subtract: 0 where nothing has been seen, so that -inf never meets -inf."""
     return tl.where(peak == float("-inf"), 0.0, peak)
 
 
 @triton.jit
-def softmax_loss(positive, peak, total, shift):
+def softmax_loss(positive, peak, total, shift) -> tuple[tl.tensor, tl.tensor]:
     """Returns a row's loss and the factor of its negatives' weights in probabilities.
 
     Args:

@@ -13,7 +13,7 @@ IN_BATCH_FLAG = tl.constexpr(0x80000000)
 def block_of_ids(
     source, key, given_row, first,
     SAMPLER: tl.constexpr, RUN: tl.constexpr, TWO_WORDS: tl.constexpr, COUNT: tl.constexpr,
-):  # fmt: skip
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
     """Returns int32 ids [COUNT] from position `first`, a multiple of 4, and which are items.
 
     Args:
@@ -22,6 +22,10 @@ def block_of_ids(
         key: number of the row or group that draws.
         given_row: row of the given ids.
         first: position among the N.
+        SAMPLER: `given`, `all` (each item once), `uniform`, `popularity` or `block`.
+        RUN: ids in a run of the block sampler.
+        TWO_WORDS: whether a uniform or block draw takes two random words and not one.
+        COUNT: how many ids, a power of two and at least 4.
     """
     count, num_items, state, thresholds, alias, given, given_stride, given_step, targets, rows, in_batch = (
         source

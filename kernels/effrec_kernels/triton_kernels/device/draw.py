@@ -8,7 +8,9 @@ import triton.language as tl
 
 
 @triton.jit
-def _four_words(state, key, block, FLAG: tl.constexpr = 0):
+def _four_words(
+    state, key, block, FLAG: tl.constexpr = 0
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Returns the four 32-bit words of each Philox block.
 
     `state` holds int64 (seed, step); `key` is any integer; FLAG flips bits of the key's high word.
@@ -21,7 +23,7 @@ def _four_words(state, key, block, FLAG: tl.constexpr = 0):
 
 
 @triton.jit
-def one_word_ids(state, key, first, num_ids, COUNT: tl.constexpr, FLAG: tl.constexpr = 0):
+def one_word_ids(state, key, first, num_ids, COUNT: tl.constexpr, FLAG: tl.constexpr = 0) -> tl.tensor:
     """Returns int64 [COUNT]: numbers first .. first + COUNT - 1 of `key`, below `num_ids`, 4 to a block."""
     block = (first // 4 + tl.arange(0, COUNT // 4)).to(tl.uint32)
     w0, w1, w2, w3 = _four_words(state, key, block, FLAG)
@@ -30,7 +32,7 @@ def one_word_ids(state, key, first, num_ids, COUNT: tl.constexpr, FLAG: tl.const
 
 
 @triton.jit
-def _word_pairs(state, key, first, COUNT: tl.constexpr):
+def _word_pairs(state, key, first, COUNT: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """Returns first and second words of ids first .. first + COUNT - 1: uint64 [COUNT] each, 2 to a block."""
     block = (first // 2 + tl.arange(0, COUNT // 2)).to(tl.uint32)
     w0, w1, w2, w3 = _four_words(state, key, block)
@@ -40,7 +42,7 @@ def _word_pairs(state, key, first, COUNT: tl.constexpr):
 
 
 @triton.jit
-def uniform_ids(state, key, first, num_ids, TWO_WORDS: tl.constexpr, COUNT: tl.constexpr):
+def uniform_ids(state, key, first, num_ids, TWO_WORDS: tl.constexpr, COUNT: tl.constexpr) -> tl.tensor:
     """Returns int64 [COUNT]: uniform ids in [0, num_ids); `first` and COUNT are multiples of 4."""
     if TWO_WORDS:
         high, low = _word_pairs(state, key, first, COUNT)
@@ -51,7 +53,7 @@ def uniform_ids(state, key, first, num_ids, TWO_WORDS: tl.constexpr, COUNT: tl.c
 
 
 @triton.jit
-def popular_ids(state, key, first, num_ids, thresholds, alias, COUNT: tl.constexpr):
+def popular_ids(state, key, first, num_ids, thresholds, alias, COUNT: tl.constexpr) -> tl.tensor:
     """Returns int64 [COUNT]: ids drawn from an alias table; `first` and COUNT are multiples of 2."""
     choice, coin = _word_pairs(state, key, first, COUNT)
     column = ((choice * tl.cast(num_ids, tl.uint64)) >> 32).to(tl.int64)
@@ -60,7 +62,9 @@ def popular_ids(state, key, first, num_ids, thresholds, alias, COUNT: tl.constex
 
 
 @triton.jit
-def run_ids(state, key, first, num_runs, TWO_WORDS: tl.constexpr, RUN: tl.constexpr, COUNT: tl.constexpr):
+def run_ids(
+    state, key, first, num_runs, TWO_WORDS: tl.constexpr, RUN: tl.constexpr, COUNT: tl.constexpr
+) -> tl.tensor:
     """Returns int64 [COUNT]: ids of aligned runs of RUN consecutive ids, the runs drawn uniformly."""
     place = first + tl.arange(0, COUNT)
     number = place // RUN

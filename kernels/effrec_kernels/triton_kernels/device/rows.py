@@ -16,7 +16,7 @@ from .signature import UNSPECIALIZED
 def _logits(
     states, table, row, ids, usable, mine, own, scale,
     COMPUTE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
+) -> tl.tensor:  # fmt: skip
     """Returns [BLOCK_N]: scaled products of a row with candidates, of which `mine` [N, D] is a chunk."""
     if CHUNKS == 1:
         return tl.sum(mine * own[None, :], 1) * scale
@@ -31,7 +31,7 @@ def _logits(
 @triton.jit
 def _positive_logit(
     states, table, row, target, scale, COMPUTE: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr
-):
+) -> tl.tensor:
     """Returns the scaled product of a row with its target."""
     total = 0.0
     for chunk in range(CHUNKS):
@@ -49,7 +49,7 @@ def rows_forward(
     SAMPLER: tl.constexpr, EXACT: tl.constexpr, BINARY: tl.constexpr, RUN: tl.constexpr,
     TWO_WORDS: tl.constexpr, COMPUTE: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Writes a row's loss, log-sum-exp, `shift` (log-sum-exp less k) and, where given, `unit` [M, D].
 
     `unit` is the gradient of the row's loss by its hidden state. Grid: (M, CHUNKS); a program mixes its own
@@ -114,7 +114,7 @@ def rows_forward(
 
 
 @triton.jit
-def _write(loss, lse, shift, unit, row, chunk, places, dim, row_loss, row_lse, row_shift, gradient):
+def _write(loss, lse, shift, unit, row, chunk, places, dim, row_loss, row_lse, row_shift, gradient) -> None:
     """Writes what `rows_forward` knows of a row: the chunk's part of the gradient, the rest once."""
     if chunk == 0:
         tl.store(loss + row, row_loss)
@@ -133,7 +133,7 @@ def rows_backward(
     SAMPLER: tl.constexpr, BINARY: tl.constexpr, RUN: tl.constexpr,
     TWO_WORDS: tl.constexpr, COMPUTE: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Adds to `of_items` float32 [V, D], atomically, what a row's loss and log-sum-exp give its candidates.
 
     Candidates are drawn and scored again. Grid: (rows, CHUNKS); a program adds its own chunk of D values.

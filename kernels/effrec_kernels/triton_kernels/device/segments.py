@@ -12,7 +12,7 @@ def add_segments(
     sorted_ids, order, slopes, source, of_items,
     num_pairs, num_items, dim, pairs_per_row, source_row, source_step,
     COMPUTE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Adds to row i of `of_items` [V, D] the pairs of item i, one after the other as they are sorted.
 
     Pair p of the unsorted ones adds slopes[p] (or 1) times row p // pairs_per_row of `source`. Ids of V or

@@ -16,7 +16,9 @@ SLOPE_UNIT = tl.constexpr(1024.0)
 
 
 @triton.jit
-def rows_of_group(group, boundaries, row_start, num_rows, first_group, tile, stride, LAYOUT: tl.constexpr):
+def rows_of_group(
+    group, boundaries, row_start, num_rows, first_group, tile, stride, LAYOUT: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Returns a local group's key, its first local row, the distance of its rows and their number.
 
     `tiles`: group number n has the rows n // S * T S + n % S + t S for t < T, T = tile, S = stride; those
@@ -42,7 +44,7 @@ def _products(
     left, left_at, left_valid, right, right_at, right_valid,
     COMPUTE: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
+) -> tl.tensor:  # fmt: skip
     """Returns float32 [ROWS, COLUMNS]: products of rows of one matrix with rows of another."""
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for chunk in range(CHUNKS):
@@ -62,7 +64,7 @@ def _mix(
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
     SPLIT: tl.constexpr,
-):
+) -> tl.tensor:
     """Returns `total` plus weights [A, B] times rows [B, D].
 
     With 16-bit rows the weights are rounded to 16 bits; SPLIT multiplies what was rounded off as well, so
@@ -87,7 +89,7 @@ def tiles_forward(
     RUN: tl.constexpr, TWO_WORDS: tl.constexpr,
     COMPUTE: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr, SPLIT: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Writes loss, log-sum-exp, `shift` and, where given, `unit` of a group's rows, as `rows_forward` does.
 
     Grid: (groups * lanes, CHUNKS); the lanes of a group take its blocks of rows in turn, each for its own
@@ -171,7 +173,7 @@ def _count_usable(
     source, key, group, target, num_negatives,
     SAMPLER: tl.constexpr, RUN: tl.constexpr, TWO_WORDS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
+) -> tl.tensor:  # fmt: skip
     """Returns int32 [BLOCK_M]: how many of its group's negatives each row can use. No item is read."""
     used = tl.zeros([BLOCK_M], tl.int32)
     for first in range(0, num_negatives, BLOCK_N):
@@ -184,7 +186,7 @@ def _count_usable(
 def _positive_logits(
     states, table, at, target, live, scale,
     COMPUTE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
+) -> tl.tensor:  # fmt: skip
     """Returns float32 [BLOCK_M]: scaled products of rows with their targets."""
     total = tl.zeros([BLOCK_M], tl.float32)
     for chunk in range(CHUNKS):
@@ -206,7 +208,7 @@ def tiles_backward(
     COMPUTE: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr, SPLIT: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
     PARTS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Adds to `of_items` float32 [V, D], atomically, what a group's rows give a block of its negatives.
 
     Grid: (groups * blocks of negatives, CHUNKS * PARTS), a group's blocks next to each other so that they
@@ -280,7 +282,7 @@ def positives_backward(
     num_rows, dim, ignore_index, scale, beta, hidden_row, hidden_step, items_row, items_step,
     BINARY: tl.constexpr, BY_ROW: tl.constexpr, COMPUTE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Adds to `of_items`, atomically, what rows give their own targets. Grid: (blocks of rows, CHUNKS).
 
     Where `pair_slopes` [M] is given, the factors of rows are written there instead; with BY_ROW, what row i
@@ -319,7 +321,7 @@ def hidden_backward(
     items, targets, unit, of_loss, of_lse, of_hidden,
     num_rows, dim, ignore_index, scale, items_row, items_step,
     COMPUTE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Writes `of_hidden` [M, D]: unit gradients times what flows into rows. Grid: (blocks of rows, CHUNKS).
 
     The log-sum-exp is the loss plus the target's logit, whose gradient by the row is the target's item.
