@@ -27,6 +27,8 @@ from effrec_cli.tensorfile import read_tensors, write_tensors
 
 KEEP = 2
 _MANIFEST = "manifest.json"
+_STATE = "state.json"
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError)
 
 
 @dataclass
@@ -96,10 +98,22 @@ def load(folder: Path, say: Callable[[str], None] | None = None) -> Checkpoint |
 def any_sound(folder: Path) -> bool:
     """Returns whether `load` would find a checkpoint; nothing is set aside."""
     for path in _numbered(folder):
-        with contextlib.suppress(DataError, OSError, ValueError, TypeError, LookupError):
+        with contextlib.suppress(DataError, *_UNREADABLE):
             _check(path, contents=True)
             return True
     return False
+
+
+def method_state(folder: Path) -> dict[str, Any]:
+    """Returns the method's `extra_state` in the newest checkpoint; empty where there is none.
+
+    Tensors are neither read nor checked: this is for what stays the same from one checkpoint to the next.
+    """
+    for path in reversed(_numbered(folder)):
+        with contextlib.suppress(*_UNREADABLE):
+            if _digest(path / _STATE) == _manifest(path)[_STATE]:
+                return dict(json.loads((path / _STATE).read_text())["method"])
+    return {}
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -133,7 +147,7 @@ def _write_parts(draft: Path, checkpoint: Checkpoint) -> None:
     for name, tensors in parts.items():
         if tensors is not None:
             write_tensors(draft / f"{name}.safetensors", tensors)
-    write_json(draft / "state.json", checkpoint.state)
+    write_json(draft / _STATE, checkpoint.state)
     files = sorted(path for path in draft.iterdir() if path.is_file())
     write_json(draft / _MANIFEST, {path.name: _digest(path) for path in files})
 
@@ -147,9 +161,9 @@ def _read(path: Path) -> Checkpoint:
             model=read_tensors(path / "model.safetensors")[0],
             best=read_tensors(path / best)[0] if best in names else None,
             optimizers=read_tensors(path / "optimizers.safetensors")[0],
-            state=json.loads((path / "state.json").read_text()),
+            state=json.loads((path / _STATE).read_text()),
         )
-    except (OSError, ValueError, TypeError, LookupError) as fault:
+    except _UNREADABLE as fault:
         raise DataError(f"{type(fault).__name__}: {fault}") from fault
 
 
@@ -160,7 +174,7 @@ def _check(path: Path, *, contents: bool) -> set[str]:
         DataError: a file is not as the manifest says.
         OSError, ValueError: a file is missing, or the manifest is unreadable.
     """
-    manifest = json.loads((path / _MANIFEST).read_text())
+    manifest = _manifest(path)
     if not isinstance(manifest, dict):
         raise DataError(f"{_MANIFEST} is no list of files")
     for name, entry in manifest.items():
@@ -169,6 +183,10 @@ def _check(path: Path, *, contents: bool) -> set[str]:
         if contents and _digest(path / name) != entry:
             raise DataError(f"{name} does not match its digest")
     return set(manifest)
+
+
+def _manifest(path: Path) -> Any:
+    return json.loads((path / _MANIFEST).read_text())
 
 
 def _digest(path: Path) -> list[Any]:

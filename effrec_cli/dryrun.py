@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from effrec_cli import env, registry
 from effrec_cli.backbone import model_for
+from effrec_cli.checkpoint import method_state
 from effrec_cli.data import cache, load
 from effrec_cli.data.source import Source
 from effrec_cli.data.types import RecData
@@ -20,6 +21,7 @@ from effrec_cli.distributed import World
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.blocks import BYTES_PER_SCORE, block_rows, free_bytes
 from effrec_cli.methods.base import Method
+from effrec_cli.runfolder import RunFolder
 from effrec_cli.schema import Config
 from effrec_cli.standin import stand_in
 from effrec_cli.trial import Trial, try_run
@@ -213,6 +215,8 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     """Returns the parameters and the memory of the run's model on these data."""
     world = World(size=config.run.devices, device=device)
     method = registry.implementation("methods", config.method.name)(config, world)
+    if config.run.dir and config.run.resume == "auto":
+        method.recall(method_state(RunFolder(Path(config.run.dir)).checkpoints))
     data = method.prepare(data)
     with torch.device("meta"):
         model = method.build(data)

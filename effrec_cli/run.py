@@ -101,7 +101,7 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
         data = load(config.dataset, Path(config.data_root), tell)
     tell(_what_is_trained(config, data, world))
     with outofmemory.explained(config, world.device):
-        method, batches, data = _build(config, data, world)
+        method, batches, data = _build(config, data, world, folder)
 
     def metrics_of(cases: EvalCases) -> dict[str, float]:
         return rank_cases(method.scorer(), data, cases, config.evaluation, world=world)
@@ -274,12 +274,15 @@ def _run_among_others(config: Config, overrides: list[str]) -> result.Result:
     return found
 
 
-def _build(config: Config, data: RecData, world: World) -> tuple[Method, Batches | None, RecData]:
+def _build(
+    config: Config, data: RecData, world: World, folder: RunFolder
+) -> tuple[Method, Batches | None, RecData]:
     """Returns the method with its model on the device, its batches, and the data as it prepared them."""
     method: Method = registry.implementation("methods", config.method.name)(config, world)
+    method.recall(checkpoint.method_state(folder.checkpoints))
     data = method.prepare(data)
     # Ranks on unlike devices might choose otherwise.
-    config.method = world.from_main(config.method)
+    config.method, config.optimizer = world.from_main((config.method, config.optimizer))
     method.data = data
     torch.manual_seed(config.seed)
     method.model = method.build(data).to(world.device)

@@ -1,8 +1,8 @@
 """The method contract: what a paper's method says about itself, and nothing the engine can own.
 
-A run calls, in this order: `prepare`, `build`, `batches`, `optimizers`, `fit` (which calls `training_step`
-for every batch), `scorer`. A method overrides what its paper changes; the defaults are ordinary supervised
-training.
+A run calls, in this order: `recall`, `prepare`, `build`, `batches`, `optimizers`, `fit` (which calls
+`training_step` for every batch), `scorer`. A method overrides what its paper changes; the defaults are
+ordinary supervised training.
 """
 
 from __future__ import annotations
@@ -58,6 +58,13 @@ class Method:
     def __init__(self, config: Config, world: World | None = None) -> None:
         self.config = config
         self.world = world or World()
+
+    def recall(self, state: dict[str, Any]) -> None:
+        """Takes the `extra_state` of the run, {} where it begins, before anything else; ignored by default.
+
+        What `prepare` or `build` choose by the device has to be chosen as the run began: its checkpoint fits
+        no other model or optimizer.
+        """
 
     def prepare(self, data: RecData) -> RecData:
         """Returns the data to train on; a method that compresses data does so here."""

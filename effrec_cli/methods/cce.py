@@ -49,18 +49,27 @@ class CCE(Method):
     _made_draws: Draws | None = None
     _packing: str | None = None
     _choice: Choice | None = None
+    _sparse_rows: bool | None = None
+    _kept_loss: str | None = None
+    _kept_sparse_rows: bool | None = None
+
+    def recall(self, state: dict[str, Any]) -> None:
+        """Remembers what the run chose when it began, for the checkpoint fits nothing else."""
+        self._kept_loss, self._kept_sparse_rows = state.get("loss"), state.get("sparse_rows")
 
     def prepare(self, data: RecData) -> RecData:
         """Returns the data as they are; what the settings leave open is chosen for them and written down."""
-        own = self.config.method
+        own, optimizer = self.config.method, self.config.optimizer
         if own.batch_size is None:
             own.batch_size = batch_size_for(data, self.config.model.max_length, own.window)
         if own.loss == "auto":
             dim = self.config.model.dim or width_for(data.num_items)
-            self._choice = cheaper_loss(self.config, data, dim, self.world)
+            self._choice = cheaper_loss(self.config, data, dim, self.world).kept(self._kept_loss)
             own.loss = self._choice.loss
-        if self.config.optimizer.sparse_rows is None:
-            self.config.optimizer.sparse_rows = row_sparse.pays(self.config, data)
+        if optimizer.sparse_rows is None:
+            kept = self._kept_sparse_rows
+            self._sparse_rows = row_sparse.pays(self.config, data) if kept is None else kept
+            optimizer.sparse_rows = self._sparse_rows
         return super().prepare(data)
 
     def build(self, data: RecData) -> nn.Module:
@@ -145,17 +154,10 @@ class CCE(Method):
         return loss if self._packing is None else {**loss, "model.packed": self._packing}
 
     def extra_state(self) -> dict[str, Any]:
-        """Returns the loss that was chosen, which a run keeps wherever it goes on."""
-        return {} if self._choice is None else {"loss": self._choice.loss}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes the loss back that the run began with, whatever would be chosen here."""
-        kept = state.get("loss")
-        if self._choice is None or kept is None:
-            return
-        self.config.method.loss = kept
-        if kept != self._choice.loss:
-            self._choice = Choice(kept, f"{kept}, as the run began; chosen here: {self._choice.why}")
+        """Returns what was chosen and not given, which a run keeps wherever it goes on."""
+        loss = None if self._choice is None else self._choice.loss
+        chosen = {"loss": loss, "sparse_rows": self._sparse_rows}
+        return {name: value for name, value in chosen.items() if value is not None}
 
     def scorer(self) -> SequenceScorer:
         """Returns what ranks the catalogue by the state of the last item, or of a mask behind it."""

@@ -52,6 +52,27 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert loaded.best["w"].dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *(("state.json", how) for how in ("missing", "short", "empty", "a bit")),
+        *(("manifest.json", how) for how in ("missing", "short", "empty")),
+    ],
+)
+def test_the_state_of_the_method_is_that_of_the_newest_that_can_be_read(tmp_path, name, how):
+    folder = tmp_path / "c"
+    assert checkpoint.method_state(folder) == {}
+    for step in (1, 2):
+        kept = make(step)
+        kept.state["method"] = {"loss": f"of step {step}"}
+        checkpoint.save(folder, kept)
+    assert checkpoint.method_state(folder) == {"loss": "of step 2"}
+    spoil(folder / "000002" / name, how)
+    assert checkpoint.method_state(folder) == {"loss": "of step 1"}
+    spoil(folder / "000001" / "model.safetensors", "empty")
+    assert checkpoint.method_state(folder) == {"loss": "of step 1"}, "its tensors are not looked at"
+
+
 def test_without_a_checkpoint_there_is_none(tmp_path):
     assert checkpoint.load(tmp_path / "nothing") is None
 

@@ -30,6 +30,12 @@ class Choice:
     loss: str
     why: str
 
+    def kept(self, before: str | None) -> Choice:
+        """Returns the choice of a run that goes on, which chose `before` when it began; None: it begins."""
+        if before in (None, self.loss):
+            return self
+        return Choice(str(before), f"{before}, as the run began; chosen here: {self.why}")
+
 
 def cheaper_loss(config: Config, data: RecData, dim: int, world: World) -> Choice:
     """Returns the cheaper of `cce` and `cce_sampled`; the full softmax where they cost the same.
