@@ -20,8 +20,9 @@ from effrec_cli.diagnose import existing_parent, folder_bytes
 from effrec_cli.distributed import World
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.blocks import BYTES_PER_SCORE, block_rows, free_bytes
+from effrec_cli.kept_settings import refuse_other_settings
 from effrec_cli.methods.base import Method
-from effrec_cli.runfolder import RunFolder
+from effrec_cli.runfolder import RunFolder, refuse_taken
 from effrec_cli.schema import Config
 from effrec_cli.standin import stand_in
 from effrec_cli.trial import Trial, try_run
@@ -131,12 +132,12 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
         num_items: size of the catalogue, to size the model by as long as the data are not prepared.
 
     Raises:
-        ConfigError: the run's folder is taken, or model and method do not fit.
+        ConfigError: the run's folder is taken by another run or other files, or model and method do not fit.
         DataError: the data are there and cannot be read.
         EnvironmentFault: the device that is asked for is not there.
     """
     device = env.resolve_device(config.run.device)
-    _check_folder(config)
+    _refuse_taken(config)
     task = registry.implementation("methods", config.method.name).task
     model_for(task, config.model.name)
     dataset, data = _dataset(config)
@@ -164,15 +165,14 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
     return {**found, **sized}
 
 
-def _check_folder(config: Config) -> None:
-    """Refuses what the run itself would refuse: a folder that holds another run."""
-    folder = Path(config.run.dir) if config.run.dir else None
-    if folder and (folder / "status.json").exists() and config.run.resume == "never":
-        raise ConfigError(
-            "The folder holds a run already.",
-            where=f"run.dir={folder}",
-            fix="another run.dir, or run.resume=auto to go on with it",
-        )
+def _refuse_taken(config: Config) -> None:
+    """Refuses the folders that the run itself would."""
+    if config.run.dir is None:
+        return
+    folder = Path(config.run.dir)
+    refuse_taken(folder, config.run.resume)
+    if config.run.resume == "auto":
+        refuse_other_settings(folder, config)
 
 
 def _dataset(config: Config) -> tuple[Dataset, RecData | None]:

@@ -43,7 +43,7 @@ class FileLock:
         try:
             if not _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 if waiting is None:
-                    raise self._refusal()
+                    raise self.refusal()
                 waiting(self._holder())
                 _flock(handle, fcntl.LOCK_EX)
         except BaseException:
@@ -61,7 +61,8 @@ class FileLock:
             os.close(self._handle)
             self._handle = None
 
-    def _refusal(self) -> ConfigError:
+    def refusal(self) -> ConfigError:
+        """Returns the error for whom the lock is not to be had."""
         return ConfigError(
             f"Another run is using this folder: {self._holder()}.",
             where=str(self.path.parent),

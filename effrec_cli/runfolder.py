@@ -225,14 +225,17 @@ def refuse_taken(folder: Path, resume: str) -> None:
         resume: `never` refuses a folder that holds a run; `auto` would go on with it.
 
     Raises:
-        ConfigError: it holds a run, or files of something else, among which a run's own would be lost.
+        ConfigError: a living process uses it, it holds a run, or files of something else, among which a
+            run's own would be lost.
     """
     if not folder.is_dir():
         return
-    state = read_state(folder)
+    if is_locked(folder):
+        raise FolderLock(folder).refusal()
+    state = read_state(folder, locked=False)
     if state is None:
         _refuse_other_files(folder)
-    elif resume == "never" and not is_locked(folder):  # the lock has a word of its own
+    elif resume == "never":
         raise _holds_a_run(folder, state)
 
 

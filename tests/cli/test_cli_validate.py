@@ -9,6 +9,7 @@ import torch
 from effrec_cli import compose, dryrun, trial
 from effrec_cli.data import load, raw
 from effrec_cli.data.batches import Share
+from effrec_cli.runfolder import RunFolder
 from effrec_cli.standin import stand_in
 from effrec_cli.trial import Trial
 
@@ -265,10 +266,27 @@ def test_a_device_that_is_not_there(validate):
 
 
 def test_a_folder_that_is_taken(validate):
-    Path("mine").mkdir()
-    Path("mine/status.json").write_text("{}")
-    assert validate(*TINY, "run.dir=mine")[1] == 2
+    """By a run, by a run of other settings, or by one that is still going on."""
+    folder = RunFolder(Path("mine")).open()
+    (folder.path / "config.yaml").write_text(compose.to_yaml(compose.compose(TINY)))
+    other = [*TINY, "model.dim=16", "run.dir=mine", "run.resume=auto"]
+    assert "Another run is using" in validate(*TINY, "run.dir=mine")[0]["error"]["what"]
+    folder.close()
+    assert "holds a run already" in validate(*TINY, "run.dir=mine")[0]["error"]["what"]
     assert validate(*TINY, "run.dir=mine", "run.resume=auto")[1] == 0
+    assert "model.dim was 8, now 16" in validate(*other)[0]["error"]["where"]
+
+
+@pytest.mark.parametrize("resume", ["never", "auto"])
+def test_a_folder_of_other_files_is_refused_as_train_does(effrec, validate, resume):
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("mine")
+    settings = [*TINY, "run.dir=mine", f"run.resume={resume}"]
+    report, code = validate(*settings)
+    trained = effrec("train", *settings)
+    assert code == trained.code == 2
+    assert report["error"]["what"] in trained.err
+    assert "thesis.tex" in report["error"]["where"]
 
 
 def test_text(effrec):
