@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from effrec_cli.data.batches import Batch, Share
-from effrec_cli.data.next_item import IGNORED, Int64, NextItemBatches, Windows, part_of
+from effrec_cli.data.next_item import IGNORED, Int64, NextItemBatches, Windows, int64_tensors, part_of
 from effrec_cli.data.shuffle import draw_below
 from effrec_cli.data.types import RecData
 
@@ -78,14 +78,13 @@ class ClozeBatches(NextItemBatches):
         """
         windows = self._windows(self._samples(epoch, position), epoch)
         masks = self._masks(windows, epoch)
-        low, high = part_of(len(windows.start), share)
-        mine = Windows(windows.start[low:high], windows.length[low:high])
-        tensors = self._hidden(mine, masks[low:high])
+        low, high = part_of(len(windows), share)
+        tensors = self._hidden(windows[low:high], masks[low:high])
         before, total = int(masks[:low].sum()), int(masks.sum())
         return Batch(tensors, high - low, total, step, first_target=before)
 
-    def _num_targets(self, data: RecData) -> Int64:
-        after_first = super()._num_targets(data)
+    def _held(self, data: RecData) -> Int64:
+        after_first = super()._held(data)
         return np.where(after_first > 0, after_first + 1, 0)
 
     def _masks(self, windows: Windows, epoch: int) -> Bool:
@@ -108,12 +107,11 @@ class ClozeBatches(NextItemBatches):
         column = np.arange(self._width(windows))
         real, masks = column < windows.length[:, None], masks[:, : len(column)]
         items = self.items[np.where(real, windows.start[:, None] + column, 0)]
-        arrays = {
-            "inputs": np.where(masks, self.mask_token, np.where(real, items, 0)),
-            "lengths": windows.length,
-            "targets": np.where(masks, items, IGNORED),
-            "valid": np.flatnonzero(masks),
-            "tokens": np.flatnonzero(real),
-            "masked": masks.sum(axis=1),
-        }
-        return {name: torch.from_numpy(np.asarray(array, dtype=np.int64)) for name, array in arrays.items()}
+        return int64_tensors(
+            inputs=np.where(masks, self.mask_token, np.where(real, items, 0)),
+            lengths=windows.length,
+            targets=np.where(masks, items, IGNORED),
+            valid=np.flatnonzero(masks),
+            tokens=np.flatnonzero(real),
+            masked=masks.sum(axis=1),
+        )

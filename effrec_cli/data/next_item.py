@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,12 @@ class Windows:
 
     start: Int64
     length: Int64
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, some: slice) -> Windows:
+        return Windows(self.start[some], self.length[some])
 
 
 class NextItemBatches:
@@ -68,8 +75,8 @@ class NextItemBatches:
         self.window = window
         self.seed = seed
         self.offsets = np.asarray(data.sequences.offsets[:-1])
-        self.num_targets = self._num_targets(data)
-        windows = _windows_of_users(self.num_targets, max_length, window)
+        self.held = self._held(data)
+        windows = _windows_of_users(self.held, max_length, window)
         self.first_window = np.concatenate([[0], np.cumsum(windows)])
         self.num_samples = int(self.first_window[-1])
         if not self.num_samples:
@@ -83,8 +90,8 @@ class NextItemBatches:
     @property
     def items_per_epoch(self) -> int:
         """Items that an epoch's windows read."""
-        held = self.num_targets
-        return int((np.minimum(held, self.max_length) if self.window == "last" else held).sum())
+        read = np.minimum(self.held, self.max_length) if self.window == "last" else self.held
+        return int(read.sum())
 
     @property
     def targets_per_epoch(self) -> float:
@@ -100,14 +107,12 @@ class NextItemBatches:
         need not be asked. Targets are numbered window by window through the whole step, so that no split into
         ranks or micro-batches changes a number.
         """
-        samples = self._samples(epoch, position)
-        windows = self._windows(samples, epoch)
-        low, high = part_of(len(samples), share)
-        mine = Windows(windows.start[low:high], windows.length[low:high])
+        windows = self._windows(self._samples(epoch, position), epoch)
+        low, high = part_of(len(windows), share)
         before, total = int(windows.length[:low].sum()), int(windows.length.sum())
-        return Batch(self._tensors(mine), high - low, total, step, first_target=before)
+        return Batch(self._tensors(windows[low:high]), high - low, total, step, first_target=before)
 
-    def _num_targets(self, data: RecData) -> Int64:
+    def _held(self, data: RecData) -> Int64:
         """Returns how many items of each user windows are to hold, int64 [num_users]."""
         return _targets_of_users(data)
 
@@ -120,12 +125,12 @@ class NextItemBatches:
         """Returns what the numbered windows read in this epoch."""
         users = np.searchsorted(self.first_window, samples, side="right") - 1
         first, after_last = self.first_window[users], self.first_window[users + 1]
-        targets = self.num_targets[users]
-        shorter = (after_last - first) * self.max_length - targets
+        held = self.held[users]
+        shorter = (after_last - first) * self.max_length - held
         if self.window == "slide":
             shorter = draw_below(shorter + 1, users, seed=self.seed, epoch=epoch)
         start = (samples - first) * self.max_length - shorter
-        end = np.minimum(start + self.max_length, targets)
+        end = np.minimum(start + self.max_length, held)
         start = np.maximum(start, 0)
         return Windows(self.offsets[users] + start, end - start)
 
@@ -134,13 +139,12 @@ class NextItemBatches:
         column = np.arange(self._width(windows))
         real = column < windows.length[:, None]
         at = np.where(real, windows.start[:, None] + column, 0)
-        arrays = {
-            "inputs": np.where(real, self.items[at], 0),
-            "lengths": windows.length,
-            "targets": np.where(real, self.items[np.where(real, at + 1, 0)], IGNORED),
-            "valid": np.flatnonzero(real),
-        }
-        return {name: torch.from_numpy(np.asarray(array, dtype=np.int64)) for name, array in arrays.items()}
+        return int64_tensors(
+            inputs=np.where(real, self.items[at], 0),
+            lengths=windows.length,
+            targets=np.where(real, self.items[np.where(real, at + 1, 0)], IGNORED),
+            valid=np.flatnonzero(real),
+        )
 
     def _width(self, windows: Windows) -> int:
         longest = int(windows.length.max(initial=1))
@@ -161,10 +165,15 @@ def _targets_of_users(data: RecData) -> Int64:
     return np.maximum(np.asarray(data.train_end) - np.asarray(data.sequences.offsets[:-1]) - 1, 0)
 
 
-def _windows_of_users(num_targets: Int64, max_length: int, window: str) -> Int64:
-    """Returns how many windows each user's targets are cut into, int64 [num_users]."""
-    windows = -(-num_targets // max_length)
+def _windows_of_users(held: Int64, max_length: int, window: str) -> Int64:
+    """Returns how many windows the items held of each user are cut into, int64 [num_users]."""
+    windows = -(-held // max_length)
     return np.minimum(windows, 1) if window == "last" else windows
+
+
+def int64_tensors(**arrays: NDArray[Any]) -> dict[str, torch.Tensor]:
+    """Returns the arrays as tensors, int64."""
+    return {name: torch.from_numpy(np.asarray(array, dtype=np.int64)) for name, array in arrays.items()}
 
 
 def part_of(count: int, share: Share) -> tuple[int, int]:

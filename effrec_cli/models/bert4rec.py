@@ -20,7 +20,8 @@ class BERT4Rec(SASRec):
 
     Args:
         num_items: V, rows of the item table.
-        settings: those of `SASRec`.
+        init_std: that of `SASRec`, of the mask's vector too.
+        settings: the others of `SASRec`.
 
     Attributes:
         masked: that it is fed windows with masks.
@@ -30,14 +31,14 @@ class BERT4Rec(SASRec):
     causal: ClassVar[bool] = False
     masked: ClassVar[bool] = True
 
-    def __init__(self, num_items: int, **settings: Any) -> None:
-        super().__init__(num_items, **settings)
+    def __init__(self, num_items: int, *, init_std: float | None = 0.02, **settings: Any) -> None:
+        super().__init__(num_items, init_std=init_std, **settings)
         self.mask_token = num_items
         dim = self.items.embedding_dim
         self.mask_vector = nn.Parameter(torch.empty(dim))
         self.project = nn.Linear(dim, dim)
         self.project_norm = nn.LayerNorm(dim)
-        self._initialise_mask(settings.get("init_std", 0.02))
+        self._initialise_mask(init_std)
 
     def _look_up(self, items: Tensor, real: Tensor | None) -> Tensor:
         masked = items == self.mask_token
@@ -57,8 +58,7 @@ class BERT4Rec(SASRec):
 
     def _initialise_mask(self, init_std: float | None) -> None:
         """Draws what SASRec has not, in its manner."""
-        table = self.items.weight
-        std = (2 / sum(table.shape)) ** 0.5 if init_std is None else init_std
+        std = (2 / sum(self.items.weight.shape)) ** 0.5 if init_std is None else init_std
         nn.init.normal_(self.mask_vector, std=std)
         nn.init.xavier_normal_(self.project.weight)
         nn.init.zeros_(self.project.bias)

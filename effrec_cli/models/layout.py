@@ -9,11 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effrec_cli.models.ragged import ragged_attention
+from effrec_cli.models.ragged import Heads, ragged_attention
 from effrec_cli.models.rectangles import Rectangle, fitted
-
-Heads = tuple[Tensor, Tensor, Tensor]
-"""Queries, keys and values, each [..., H, D / H]."""
 
 
 class Layout(Protocol):

@@ -15,6 +15,9 @@ try:
 except ImportError:  # a torch built without it
     varlen_attn = None  # type: ignore[assignment]
 
+Heads = tuple[Tensor, Tensor, Tensor]
+"""Queries, keys and values, each [..., H, D / H]."""
+
 HALF = (torch.float16, torch.bfloat16)
 AMPERE = 8
 """Compute capability from which on flash attention runs."""
@@ -22,9 +25,7 @@ TAKES_IS_CAUSAL = varlen_attn is not None and "is_causal" in inspect.signature(v
 """As of torch 2.10; later ones take a window to the left and right instead."""
 
 
-def ragged_attention(
-    heads: tuple[Tensor, Tensor, Tensor], offsets: Tensor, longest: int, *, causal: bool, dropout: float
-) -> Tensor:
+def ragged_attention(heads: Heads, offsets: Tensor, longest: int, *, causal: bool, dropout: float) -> Tensor:
     """Returns what each item reads in its own window, [T, H, d].
 
     By `torch.nn.attention.varlen` where it can: 16 bits, no dropout. Otherwise by
@@ -50,15 +51,13 @@ def has_varlen(device: torch.device, dtype: torch.dtype, head_dim: int, dropout:
     return head_dim <= 256 and torch.cuda.get_device_properties(device).major >= AMPERE
 
 
-def _varlen(heads: tuple[Tensor, Tensor, Tensor], offsets: Tensor, longest: int, causal: bool) -> Tensor:
+def _varlen(heads: Heads, offsets: Tensor, longest: int, causal: bool) -> Tensor:
     starts = offsets.to(torch.int32)
     how = {"is_causal": causal} if TAKES_IS_CAUSAL else {"window_size": (-1, 0 if causal else -1)}
     return cast(Tensor, varlen_attn(*heads, starts, starts, longest, longest, **how))
 
 
-def _jagged(
-    heads: tuple[Tensor, Tensor, Tensor], offsets: Tensor, longest: int, causal: bool, dropout: float
-) -> Tensor:
+def _jagged(heads: Heads, offsets: Tensor, longest: int, causal: bool, dropout: float) -> Tensor:
     # Their lengths' limits are given, or torch would ask the device for them.
     jagged = partial(torch.nested.nested_tensor_from_jagged, min_seqlen=1, max_seqlen=longest)
     q, k, v = (jagged(each.contiguous(), offsets).transpose(1, 2) for each in heads)

@@ -28,14 +28,13 @@ def fitted(lengths: list[int], widest: int) -> list[Rectangle]:
     widths = sorted(found)
     least, cut = [0], [0]
     for end, width in enumerate(widths, 1):
-        windows, best, at = 0, None, 0
-        for start in range(end - 1, -1, -1):
+        windows, costs = 0, dict[int, int]()
+        for start in reversed(range(end)):
             windows += found[widths[start]]
-            cost = least[start] + windows * width + CALL
-            if best is None or cost < best:
-                best, at = cost, start
-        least.append(best or 0)
-        cut.append(at)
+            costs[start] = least[start] + windows * width + CALL
+        best = min(costs, key=costs.__getitem__)
+        least.append(costs[best])
+        cut.append(best)
     return _read_back(found, widths, cut)
 
 

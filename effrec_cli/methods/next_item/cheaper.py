@@ -60,10 +60,10 @@ def cheaper_loss(config: Config, data: RecData, dim: int, world: World) -> Choic
     rates = rates_of_device(world.device, dtype, data.num_items, dim)
     sizes: dict[str, Any] = {"group_rows": max(1, min(group_rows, rows)), "item_bytes": dtype.itemsize}
     most = break_even_negatives(rows, data.num_items, dim, rates, **sizes)
-    kept = own.num_negatives <= most
+    loss, less = ("cce_sampled", "less") if own.num_negatives <= most else ("cce", "no less")
     return Choice(
-        "cce_sampled" if kept else "cce",
-        f"{'cce_sampled' if kept else 'cce'}, for {own.num_negatives:,} negatives cost "
-        f"{'less than' if kept else 'no less than'} all {data.num_items:,} items: up to N = {most:,} would "
-        f"({rows:,} rows of width {dim}, sharing={own.sharing}, {world.device.type} {precision})",
+        loss,
+        f"{loss}, for {own.num_negatives:,} negatives cost {less} than all {data.num_items:,} items: up to "
+        f"N = {most:,} would ({rows:,} rows of width {dim}, sharing={own.sharing}, {world.device.type} "
+        f"{precision})",
     )
