@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from effrec_kernels.triton_kernels import blocks
 from effrec_kernels.triton_kernels.adam import adam_blocks
-from effrec_kernels.triton_kernels.device import adam, rows, segments, tiles
+from effrec_kernels.triton_kernels.device import adam, positives, rows, segments, tiles
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -96,7 +96,7 @@ def compile_one(kernel, chosen, arch, dtype, table, **given):
     options = dict.fromkeys(absent) | {
         "hidden_step": 1, "items_step": 1, "SAMPLER": "uniform", "EXACT": True, "BINARY": False, "RUN": 64,
         "TWO_WORDS": False, "COMPUTE": compute, "OPERAND": compute, "PRECISION": "ieee", "LAYOUT": "tiles",
-        "SPLIT": table != dtype, "PARTS": 1, "BLOCK": chosen.rows, "source_step": 1,
+        "SPLIT": table != dtype, "PARTS": 1, "source_step": 1,
         "BY_ROW": False, "DECOUPLED": False, "table_step": 1, "moment_step": 1, "values_step": 1,
     } | sizes(chosen) | given  # fmt: skip
     constants = {
@@ -161,9 +161,9 @@ def configurations(widths, archs, thorough):
                     tile = blocks.tile_blocks(dim, DTYPES[dtype][0], DTYPES[table][0], group, arch // 10)
                     yield tiles.tiles_forward, tile, arch, dtype, table, dim, {"SPLIT": False}
                     yield tiles.tiles_backward, tile, arch, dtype, table, dim, {}
-                yield tiles.positives_backward, positive, arch, dtype, table, dim, {}
+                yield positives.positives_backward, positive, arch, dtype, table, dim, {}
                 yield segments.add_segments, blocks.segment_blocks(dim), arch, dtype, table, dim, {}
-                yield tiles.hidden_backward, positive, arch, dtype, table, dim, {"of_lse": "*fp32"}
+                yield positives.hidden_backward, positive, arch, dtype, table, dim, {"of_lse": "*fp32"}
     for arch in archs:
         for dim in widths:
             for decoupled in (False, True):
@@ -171,7 +171,7 @@ def configurations(widths, archs, thorough):
                     "rows": "*i64", "DECOUPLED": decoupled
                 }  # fmt: skip
             positive = blocks.positive_blocks(dim)
-            yield tiles.positives_backward, positive, arch, "bf16", "fp32", dim, {"BY_ROW": True}
+            yield positives.positives_backward, positive, arch, "bf16", "fp32", dim, {"BY_ROW": True}
     for arch in archs:
         tile, row = blocks.tile_blocks(128, torch.bfloat16, torch.bfloat16, 64), blocks.row_blocks(128)
         for options in VARIANTS:

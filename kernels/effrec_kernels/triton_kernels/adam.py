@@ -39,6 +39,7 @@ def adam_rows(
     exp_avg, exp_avg_sq = moments.exp_avg, moments.exp_avg_sq
     if exp_avg.stride() != exp_avg_sq.stride():
         raise ValueError("both moments of a table must lie in memory the same way")
+    # `items` says which device to launch on.
     arguments = {
         "rows": gradient.rows, "values": gradient.values, "items": table, "table": table,
         "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "row_steps": moments.row_steps,

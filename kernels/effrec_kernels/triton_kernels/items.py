@@ -13,16 +13,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..chunks import rows_at_once, slices
 from ..parts import ItemRows
 from ..problem import Problem
 from .blocks import positive_blocks, row_blocks, segment_blocks
+from .device.positives import positives_backward
 from .device.rows import rows_backward
 from .device.segments import add_segments
-from .device.tiles import positives_backward, tiles_backward
+from .device.tiles import tiles_backward
 from .launch import (
     DTYPES,
     Arguments,
-    Results,
     Tiling,
     arguments_of,
     is_by_row,
@@ -37,12 +38,22 @@ PAIR_BYTES = 40
 _WANTED_PROGRAMS = 512
 
 
-def backward_items(problem: Problem, results: Results, of_loss: Tensor, of_lse: Tensor | None) -> Tensor:
-    """Returns float32 [V, D]: the gradient by items, for what flows into each row's loss and log-sum-exp."""
+def backward_items(
+    problem: Problem, loss: Tensor, shift: Tensor, of_loss: Tensor, of_lse: Tensor | None
+) -> Tensor:
+    """Returns float32 [V, D]: the gradient by items.
+
+    Args:
+        problem: what forward computed.
+        loss: float32 [M], as forward gave it.
+        shift: float32 [M], too.
+        of_loss: float32 [M], what flows into each row's loss.
+        of_lse: float32 [M], what flows into its log-sum-exp, or None.
+    """
     of_items = torch.zeros(problem.items.shape, dtype=torch.float32, device=problem.items.device)
     if len(problem.hidden) == 0:
         return of_items
-    arguments = _arguments(problem, results, of_loss, of_lse) | {"of_items": of_items}
+    arguments = _arguments(problem, loss, shift, of_loss, of_lse) | {"of_items": of_items}
     if is_by_row(problem):
         add = _rows_in_order if problem.deterministic else _rows
     else:
@@ -52,7 +63,7 @@ def backward_items(problem: Problem, results: Results, of_loss: Tensor, of_lse: 
 
 
 def backward_item_rows(
-    problem: Problem, results: Results, of_loss: Tensor, of_lse: Tensor | None
+    problem: Problem, loss: Tensor, shift: Tensor, of_loss: Tensor, of_lse: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Returns the same as rows, int64 [K] and float32 [K, D]: each group's negatives, then rows' targets.
 
@@ -61,7 +72,7 @@ def backward_item_rows(
     """
     rows = ItemRows.of(problem)
     if len(problem.hidden):
-        arguments = _arguments(problem, results, of_loss, of_lse)
+        arguments = _arguments(problem, loss, shift, of_loss, of_lse)
         ids, sums = rows.negatives()
         into = arguments | {"pair_ids": ids, "of_items": sums}
         _negatives(tiling_of(problem), into, one_part=problem.deterministic)
@@ -69,9 +80,11 @@ def backward_item_rows(
     return rows.ids, rows.values
 
 
-def _arguments(problem: Problem, results: Results, of_loss: Tensor, of_lse: Tensor | None) -> Arguments:
+def _arguments(
+    problem: Problem, loss: Tensor, shift: Tensor, of_loss: Tensor, of_lse: Tensor | None
+) -> Arguments:
     return arguments_of(problem) | {
-        "loss": results.loss, "shift": results.shift, "of_loss": of_loss, "of_lse": of_lse,
+        "loss": loss, "shift": shift, "of_loss": of_loss, "of_lse": of_lse,
         "pair_ids": None, "pair_slopes": None, "first_row": 0, "first_local": 0, "BY_ROW": False,
         "SPLIT": is_finer(problem.items, problem),
     }  # fmt: skip
@@ -85,12 +98,13 @@ def _rows(problem: Problem, arguments: Arguments) -> None:
 def _rows_in_order(problem: Problem, arguments: Arguments) -> None:
     blocks = row_blocks(problem.hidden.shape[1])
     width = problem.num_negatives + 1
-    for first, after in _pieces(len(problem.hidden), width * PAIR_BYTES, problem.chunk_bytes):
-        ids = _empty_slots(problem, (after - first) * width)
+    for some in slices(len(problem.hidden), rows_at_once(problem.chunk_bytes, width * PAIR_BYTES)):
+        hidden = problem.hidden[some]
+        ids = _empty_slots(problem, len(hidden) * width)
         slopes = torch.empty(len(ids), dtype=torch.float32, device=ids.device)
-        own = {"pair_ids": ids, "pair_slopes": slopes, "first_row": first}
-        launch(rows_backward, (after - first, 1), blocks, arguments | own)
-        _add_in_order(problem, arguments, ids, slopes, problem.hidden[first:after], width)
+        own = {"pair_ids": ids, "pair_slopes": slopes, "first_row": some.start}
+        launch(rows_backward, (len(hidden), 1), blocks, arguments | own)
+        _add_in_order(problem, arguments, ids, slopes, hidden, width)
 
 
 def _tiles(problem: Problem, arguments: Arguments) -> None:
@@ -119,24 +133,26 @@ def _negatives(tiling: Tiling, arguments: Arguments, one_part: bool = False) -> 
 
 def _negatives_in_order(problem: Problem, tiling: Tiling, arguments: Arguments) -> None:
     number, dim = problem.num_negatives, problem.hidden.shape[1]
-    for first, after in _pieces(tiling.groups, number * (PAIR_BYTES + 4 * dim), problem.chunk_bytes):
-        ids = _empty_slots(problem, (after - first) * number)
+    at_once = rows_at_once(problem.chunk_bytes, number * (PAIR_BYTES + 4 * dim))
+    for some in slices(tiling.groups, at_once):
+        groups = some.stop - some.start
+        ids = _empty_slots(problem, groups * number)
         sums = torch.zeros(len(ids), dim, dtype=torch.float32, device=ids.device)
-        piece = {"pair_ids": ids, "of_items": sums, "first_local": first}
-        _negatives(replace(tiling, groups=after - first), arguments | piece, one_part=True)
+        own = {"pair_ids": ids, "of_items": sums, "first_local": some.start}
+        _negatives(replace(tiling, groups=groups), arguments | own, one_part=True)
         _add_in_order(problem, arguments, ids, None, sums, 1)
 
 
 def _positives(problem: Problem, arguments: Arguments) -> None:
-    sizes = positive_blocks(problem.hidden.shape[1])
-    launch(positives_backward, (-(-len(problem.hidden) // sizes.rows), sizes.chunks), sizes, arguments)
+    blocks = positive_blocks(problem.hidden.shape[1])
+    launch(positives_backward, (-(-len(problem.hidden) // blocks.rows), blocks.chunks), blocks, arguments)
 
 
 def _positives_in_order(problem: Problem, arguments: Arguments) -> None:
-    sizes = positive_blocks(problem.hidden.shape[1])
+    blocks = positive_blocks(problem.hidden.shape[1])
     slopes = torch.empty_like(arguments["of_loss"])
-    grid = (-(-len(problem.hidden) // sizes.rows), 1)
-    launch(positives_backward, grid, sizes, arguments | {"pair_slopes": slopes})
+    grid = (-(-len(problem.hidden) // blocks.rows), 1)
+    launch(positives_backward, grid, blocks, arguments | {"pair_slopes": slopes})
     live = problem.targets != problem.ignore_index
     ids = torch.where(live, problem.targets, len(problem.items)).to(torch.int32)
     _add_in_order(problem, arguments, ids, slopes, problem.hidden, 1)
@@ -145,12 +161,6 @@ def _positives_in_order(problem: Problem, arguments: Arguments) -> None:
 def _empty_slots(problem: Problem, count: int) -> Tensor:
     """Returns ids int32 [count], all V, which is no item."""
     return torch.full((count,), len(problem.items), dtype=torch.int32, device=problem.items.device)
-
-
-def _pieces(count: int, each_bytes: int, room_bytes: int) -> list[tuple[int, int]]:
-    """Returns ranges of `count` rows or groups that fit in `room_bytes`, at least one in each."""
-    step = max(1, room_bytes // each_bytes)
-    return [(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def _add_in_order(
@@ -169,6 +179,6 @@ def _add_in_order(
     own = {
         "sorted_ids": sorted_ids, "order": order, "slopes": slopes, "source": source, "num_pairs": len(ids),
         "pairs_per_row": pairs_per_row, "source_row": source.stride(0), "source_step": source.stride(1),
-        "COMPUTE": compute, "BLOCK": blocks.rows,
+        "COMPUTE": compute,
     }  # fmt: skip
     launch(add_segments, (-(-len(ids) // blocks.rows), blocks.chunks), blocks, arguments | own)

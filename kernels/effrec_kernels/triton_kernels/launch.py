@@ -15,8 +15,9 @@ from ..groups import first_tile, num_groups
 from ..problem import RUN, Problem, num_runs
 from ..rng import ONE_WORD_ITEMS
 from .blocks import Blocks, positive_blocks, row_blocks, tile_blocks
+from .device.positives import hidden_backward
 from .device.rows import rows_forward
-from .device.tiles import hidden_backward, tiles_forward
+from .device.tiles import tiles_forward
 
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 Arguments = dict[str, Any]
@@ -24,7 +25,7 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class Results:
-    """What forward leaves for backward.
+    """What forward gives.
 
     Attributes:
         loss: float32 [M].

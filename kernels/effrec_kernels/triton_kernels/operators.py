@@ -17,7 +17,6 @@ from ..row_sparse import RowSparse
 from ..saved import Context, keep, kept, refuse_derivative
 from . import launch
 from .items import backward_item_rows, backward_items
-from .launch import Results
 
 
 def fused_rows(problem: Problem) -> tuple[Tensor, Tensor]:
@@ -37,22 +36,20 @@ def _run_forward(*flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _run_backward_items(*flat: Any) -> Tensor:
     """Returns the gradient by items in their dtype, summed in float32."""
-    problem, (loss, shift, of_loss, of_lse) = Problem(*flat[:PROBLEM_SIZE]), flat[PROBLEM_SIZE:]
-    results = Results(loss, loss, shift, None)
-    return backward_items(problem, results, of_loss, of_lse).to(problem.items.dtype)
+    problem = Problem(*flat[:PROBLEM_SIZE])
+    return backward_items(problem, *flat[PROBLEM_SIZE:]).to(problem.items.dtype)
 
 
 def _run_backward_item_rows(*flat: Any) -> tuple[Tensor, Tensor]:
     """Returns ids and values of the gradient's rows, the values in the items' dtype."""
-    problem, (loss, shift, of_loss, of_lse) = Problem(*flat[:PROBLEM_SIZE]), flat[PROBLEM_SIZE:]
-    rows, values = backward_item_rows(problem, Results(loss, loss, shift, None), of_loss, of_lse)
+    problem = Problem(*flat[:PROBLEM_SIZE])
+    rows, values = backward_item_rows(problem, *flat[PROBLEM_SIZE:])
     return rows, values.to(problem.items.dtype)
 
 
 def _run_backward_hidden(*flat: Any) -> Tensor:
     """Returns the gradient by hidden states: each row's unit gradient times what flows into the row."""
-    problem, (unit, of_loss, of_lse) = Problem(*flat[:PROBLEM_SIZE]), flat[PROBLEM_SIZE:]
-    return launch.backward_hidden(problem, unit, of_loss, of_lse)
+    return launch.backward_hidden(Problem(*flat[:PROBLEM_SIZE]), *flat[PROBLEM_SIZE:])
 
 
 _define = torch.library.custom_op

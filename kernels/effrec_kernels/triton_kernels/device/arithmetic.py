@@ -46,8 +46,8 @@ def softplus(x) -> tl.tensor:
 
 
 @triton.jit
-def floor(peak) -> tl.tensor:
-    """Returns a maximum to subtract: 0 where nothing has been seen, so that -inf never meets -inf."""
+def finite(peak) -> tl.tensor:
+    """Returns a maximum that can be subtracted: 0 where nothing has been seen, so -inf never meets -inf."""
     return tl.where(peak == float("-inf"), 0.0, peak)
 
 
@@ -64,7 +64,7 @@ def softmax_loss(positive, peak, total, shift) -> tuple[tl.tensor, tl.tensor]:
     Returns:
         loss = log(exp z_0 + sum_j exp(z_j + k)) - z_0, and f with p_j = f exp(z_j - peak).
     """
-    others_peak = floor(peak) + shift
+    others_peak = finite(peak) + shift
     highest = tl.where(total > 0, tl.maximum(positive, others_peak), positive)
     rescale = tl.where(total > 0, tl.exp(others_peak - highest), 0.0)
     own, others = tl.exp(positive - highest), total * rescale

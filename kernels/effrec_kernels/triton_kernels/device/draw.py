@@ -42,12 +42,18 @@ def _word_pairs(state, key, first, COUNT: tl.constexpr) -> tuple[tl.tensor, tl.t
 
 
 @triton.jit
+def _below(high, low, bound) -> tl.tensor:
+    """Returns uint64: bound w / 2^64 rounded down, of a bound below 2^32 and 64-bit w in two words."""
+    wide = tl.cast(bound, tl.uint64)
+    return (high * wide + ((low * wide) >> 32)) >> 32
+
+
+@triton.jit
 def uniform_ids(state, key, first, num_ids, TWO_WORDS: tl.constexpr, COUNT: tl.constexpr) -> tl.tensor:
     """Returns int64 [COUNT]: uniform ids in [0, num_ids); `first` and COUNT are multiples of 4."""
     if TWO_WORDS:
         high, low = _word_pairs(state, key, first, COUNT)
-        wide = tl.cast(num_ids, tl.uint64)
-        return ((high * wide + ((low * wide) >> 32)) >> 32).to(tl.int64)
+        return _below(high, low, num_ids).to(tl.int64)
     else:
         return one_word_ids(state, key, first, num_ids, COUNT)
 
@@ -74,8 +80,7 @@ def run_ids(
     if TWO_WORDS:
         high = tl.where(slot == 0, w0, w2).to(tl.uint64)
         low = tl.where(slot == 0, w1, w3).to(tl.uint64)
-        wide = tl.cast(num_runs, tl.uint64)
-        run = (high * wide + ((low * wide) >> 32)) >> 32
+        run = _below(high, low, num_runs)
     else:
         word = tl.where(slot == 0, w0, tl.where(slot == 1, w1, tl.where(slot == 2, w2, w3)))
         run = (word.to(tl.uint64) * tl.cast(num_runs, tl.uint64)) >> 32

@@ -7,7 +7,7 @@ mixes the rows that it scores (as attention does) into the gradient by the hidde
 import triton
 import triton.language as tl
 
-from .arithmetic import floor, one_minus_exp, read_row, read_rows, softmax_loss, softplus
+from .arithmetic import finite, one_minus_exp, read_row, read_rows, softmax_loss, softplus
 from .candidates import block_of_ids
 from .signature import UNSPECIALIZED
 
@@ -17,15 +17,19 @@ def _logits(
     states, table, row, ids, usable, mine, own, scale,
     COMPUTE: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """Returns [BLOCK_N]: scaled products of a row with candidates, of which `mine` [N, D] is a chunk."""
+    """Returns [BLOCK_N]: scaled products of a row with candidates.
+
+    A chunk of both has been read: `own` [BLOCK_D] and `mine` [BLOCK_N, BLOCK_D].
+    """
     if CHUNKS == 1:
         return tl.sum(mine * own[None, :], 1) * scale
-    products = tl.zeros([BLOCK_N], tl.float32)
-    for chunk in range(CHUNKS):
-        places = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-        read = read_rows(table, ids, usable, places, COMPUTE).to(tl.float32)
-        products += tl.sum(read * read_row(states, row, places, COMPUTE)[None, :], 1)
-    return products * scale
+    else:
+        products = tl.zeros([BLOCK_N], tl.float32)
+        for chunk in range(CHUNKS):
+            places = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+            read = read_rows(table, ids, usable, places, COMPUTE).to(tl.float32)
+            products += tl.sum(read * read_row(states, row, places, COMPUTE)[None, :], 1)
+        return products * scale
 
 
 @triton.jit
@@ -88,7 +92,7 @@ def rows_forward(
             weights = tl.where(usable, tl.sigmoid(logits), 0.0)
         else:
             highest = tl.maximum(peak, logits)
-            rescale, weights = tl.exp(peak - floor(highest)), tl.exp(logits - floor(highest))
+            rescale, weights = tl.exp(peak - finite(highest)), tl.exp(logits - finite(highest))
             total = total * rescale + weights
             mixed *= rescale[:, None]
             peak = highest
@@ -102,7 +106,7 @@ def rows_forward(
         gradient = tl.sum(mixed, 0)
     else:
         highest = tl.max(peak)
-        weights = tl.exp(peak - floor(highest))
+        weights = tl.exp(peak - finite(highest))
         k = log_others - tl.log(tl.maximum(tl.sum(used), 1).to(tl.float32)) if EXACT else constant
         row_loss, factor = softmax_loss(positive, highest, tl.sum(total * weights), k)
         row_lse, row_shift = row_loss + positive, row_loss + positive - k

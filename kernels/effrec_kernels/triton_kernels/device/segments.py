@@ -11,18 +11,18 @@ from .signature import UNSPECIALIZED
 def add_segments(
     sorted_ids, order, slopes, source, of_items,
     num_pairs, num_items, dim, pairs_per_row, source_row, source_step,
-    COMPUTE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    COMPUTE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> None:  # fmt: skip
     """Adds to row i of `of_items` [V, D] the pairs of item i, one after the other as they are sorted.
 
     Pair p of the unsorted ones adds slopes[p] (or 1) times row p // pairs_per_row of `source`. Ids of V or
-    more are no items. A program sums the runs of equal ids that begin in its BLOCK of pairs. Grid: (blocks
+    more are no items. A program sums the runs of equal ids that begin in its BLOCK_M of pairs. Grid: (blocks
     of pairs, chunks of D).
     """
     places = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     matrix = (source, dim, source_row, source_step)
-    begin = tl.program_id(0).to(tl.int64) * BLOCK
-    for start in range(begin, tl.minimum(begin + BLOCK, num_pairs)):
+    begin = tl.program_id(0).to(tl.int64) * BLOCK_M
+    for start in range(begin, tl.minimum(begin + BLOCK_M, num_pairs)):
         item = tl.load(sorted_ids + start)
         before = tl.load(sorted_ids + start - 1, mask=start > 0, other=-1)
         if (item != before) & (item < num_items):

@@ -7,8 +7,9 @@ or float32 in Triton's interpreter, which cannot multiply bfloat16; rounding to 
 import triton
 import triton.language as tl
 
-from .arithmetic import floor, one_minus_exp, read_rows, softmax_loss, softplus
+from .arithmetic import finite, one_minus_exp, read_rows, softmax_loss, softplus
 from .candidates import block_of_ids
+from .positives import positive_logits
 from .signature import UNSPECIALIZED
 
 # Slopes lie in [0, 1]; times this, those too small for a float16's exponent are few.
@@ -24,6 +25,7 @@ def rows_of_group(
     `tiles`: group number n has the rows n // S * T S + n % S + t S for t < T, T = tile, S = stride; those
     outside the call's rows are left out. `spans`: rows boundaries[g] .. boundaries[g + 1]. `batch`: all.
     """
+    # 64-bit, and so is what is added to its zero.
     number = first_group + group
     if LAYOUT == "batch":
         return first_group, number * 0, number * 0 + 1, number * 0 + num_rows
@@ -41,18 +43,25 @@ def rows_of_group(
 
 @triton.jit
 def _products(
-    left, left_at, left_valid, right, right_at, right_valid,
+    left, left_at, left_valid, left_read, right, right_at, right_valid, right_read,
     COMPUTE: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """Returns float32 [ROWS, COLUMNS]: products of rows of one matrix with rows of another."""
-    total = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for chunk in range(CHUNKS):
-        places = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-        one = read_rows(left, left_at, left_valid, places, COMPUTE).to(OPERAND)
-        two = read_rows(right, right_at, right_valid, places, COMPUTE).to(OPERAND)
-        total = tl.dot(one, tl.trans(two), total, input_precision=PRECISION)
-    return total
+    """Returns float32 [ROWS, COLUMNS]: products of rows of one matrix with rows of another.
+
+    A chunk of each has been read: `left_read` [ROWS, BLOCK_D] and `right_read` [COLUMNS, BLOCK_D].
+    """
+    if CHUNKS == 1:
+        one, two = left_read.to(OPERAND), right_read.to(OPERAND)
+        return tl.dot(one, tl.trans(two), input_precision=PRECISION)
+    else:
+        total = tl.zeros([ROWS, COLUMNS], tl.float32)
+        for chunk in range(CHUNKS):
+            places = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+            one = read_rows(left, left_at, left_valid, places, COMPUTE).to(OPERAND)
+            two = read_rows(right, right_at, right_valid, places, COMPUTE).to(OPERAND)
+            total = tl.dot(one, tl.trans(two), total, input_precision=PRECISION)
+        return total
 
 
 @triton.jit
@@ -111,7 +120,7 @@ def tiles_forward(
         target = tl.load(targets + at, mask=inside, other=ignore_index).to(tl.int32)
         live = target != ignore_index
         # Before the loop, whose running sums fill the registers.
-        positive = _positive_logits(states, table, at, target, live, scale, COMPUTE, BLOCK_M, BLOCK_D, CHUNKS)
+        positive = positive_logits(states, table, at, target, live, scale, COMPUTE, BLOCK_M, BLOCK_D, CHUNKS)
         k = constant
         if EXACT:
             used = _count_usable(
@@ -125,14 +134,10 @@ def tiles_forward(
         for first in range(0, num_negatives, BLOCK_N):
             ids, exists = block_of_ids(source, key, group, first, SAMPLER, RUN, TWO_WORDS, BLOCK_N)
             mine = read_rows(table, ids, exists, places, COMPUTE)
-            if CHUNKS == 1:
-                logits = tl.dot(own.to(OPERAND), tl.trans(mine.to(OPERAND)), input_precision=PRECISION)
-            else:
-                logits = _products(
-                    states, at, live, table, ids, exists,
-                    COMPUTE, OPERAND, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, CHUNKS,
-                )  # fmt: skip
-            logits *= scale
+            logits = scale * _products(
+                states, at, live, own, table, ids, exists, mine,
+                COMPUTE, OPERAND, PRECISION, BLOCK_M, BLOCK_N, BLOCK_D, CHUNKS,
+            )  # fmt: skip
             if log_q is not None:
                 logits -= tl.load(log_q + ids)[None, :]
             usable = exists[None, :] & (ids[None, :] != target[:, None])
@@ -142,8 +147,8 @@ def tiles_forward(
                 weights = tl.where(usable, tl.sigmoid(logits), 0.0)
             else:
                 highest = tl.maximum(peak, tl.max(logits, 1))
-                rescale = tl.exp(peak - floor(highest))
-                weights = tl.exp(logits - floor(highest)[:, None])
+                rescale = tl.exp(peak - finite(highest))
+                weights = tl.exp(logits - finite(highest)[:, None])
                 total = total * rescale + tl.sum(weights, 1)
                 mixed *= rescale[:, None]
                 peak = highest
@@ -180,20 +185,6 @@ def _count_usable(
         ids, exists = block_of_ids(source, key, group, first, SAMPLER, RUN, TWO_WORDS, BLOCK_N)
         used += tl.sum((exists[None, :] & (ids[None, :] != target[:, None])).to(tl.int32), 1)
     return used
-
-
-@triton.jit
-def _positive_logits(
-    states, table, at, target, live, scale,
-    COMPUTE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """Returns float32 [BLOCK_M]: scaled products of rows with their targets."""
-    total = tl.zeros([BLOCK_M], tl.float32)
-    for chunk in range(CHUNKS):
-        places = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-        item = read_rows(table, target, live, places, COMPUTE).to(tl.float32)
-        total += tl.sum(read_rows(states, at, live, places, COMPUTE).to(tl.float32) * item, 1)
-    return total * scale
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
@@ -241,14 +232,11 @@ def tiles_backward(
         target = tl.load(targets + at, mask=inside, other=ignore_index).to(tl.int32)
         live = target != ignore_index
         own = read_rows(states, at, live, places, COMPUTE)
-        if CHUNKS == 1:
-            logits = tl.dot(mine.to(OPERAND), tl.trans(own.to(OPERAND)), input_precision=PRECISION)
-        else:
-            logits = _products(
-                table, ids, exists, states, at, live,
-                COMPUTE, OPERAND, PRECISION, BLOCK_N, BLOCK_M, BLOCK_D, CHUNKS,
-            )  # fmt: skip
-        logits = logits * scale - correction[:, None]
+        logits = scale * _products(
+            table, ids, exists, mine, states, at, live, own,
+            COMPUTE, OPERAND, PRECISION, BLOCK_N, BLOCK_M, BLOCK_D, CHUNKS,
+        )  # fmt: skip
+        logits -= correction[:, None]
         row_shift = tl.load(shift + at, mask=live, other=0.0)
         upstream = tl.load(of_loss + at, mask=live, other=0.0)
         if of_lse is not None:
@@ -274,72 +262,3 @@ def tiles_backward(
             tl.store(into, mixed, mask=mask)
         else:
             tl.atomic_add(into, mixed, mask=mask, sem="relaxed")
-
-
-@triton.jit(do_not_specialize=UNSPECIALIZED)
-def positives_backward(
-    hidden, items, targets, loss, of_loss, of_lse, of_items, pair_slopes,
-    num_rows, dim, ignore_index, scale, beta, hidden_row, hidden_step, items_row, items_step,
-    BINARY: tl.constexpr, BY_ROW: tl.constexpr, COMPUTE: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-) -> None:  # fmt: skip
-    """Adds to `of_items`, atomically, what rows give their own targets. Grid: (blocks of rows, CHUNKS).
-
-    Where `pair_slopes` [M] is given, the factors of rows are written there instead; with BY_ROW, what row i
-    gives to row i of `of_items` [M, D].
-    """
-    at = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
-    places = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    states, table = (hidden, dim, hidden_row, hidden_step), (items, dim, items_row, items_step)
-    target = tl.load(targets + at, mask=at < num_rows, other=ignore_index).to(tl.int64)
-    live = target != ignore_index
-    upstream = tl.load(of_loss + at, mask=live, other=0.0)
-    if BINARY:
-        positive = _positive_logits(states, table, at, target, live, scale, COMPUTE, BLOCK_M, BLOCK_D, CHUNKS)
-        slope = -beta * tl.sigmoid(-positive) * upstream
-    else:
-        others = one_minus_exp(tl.load(loss + at, mask=live, other=0.0))
-        slope = -upstream * others
-        if of_lse is not None:
-            slope += tl.load(of_lse + at, mask=live, other=0.0) * (1 - others)
-    if BY_ROW:
-        own = read_rows(states, at, live, places, COMPUTE).to(tl.float32)
-        into = of_items + at[:, None] * dim + places[None, :]
-        mask = (at < num_rows)[:, None] & (places < dim)[None, :]
-        tl.store(into, own * (slope * scale)[:, None], mask=mask)
-    elif pair_slopes is None:
-        own = read_rows(states, at, live, places, COMPUTE).to(tl.float32)
-        into = of_items + target[:, None] * dim + places[None, :]
-        mask = live[:, None] & (places < dim)[None, :]
-        tl.atomic_add(into, own * (slope * scale)[:, None], mask=mask, sem="relaxed")
-    else:
-        tl.store(pair_slopes + at, slope * scale, mask=at < num_rows)
-
-
-@triton.jit(do_not_specialize=UNSPECIALIZED)
-def hidden_backward(
-    items, targets, unit, of_loss, of_lse, of_hidden,
-    num_rows, dim, ignore_index, scale, items_row, items_step,
-    COMPUTE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-) -> None:  # fmt: skip
-    """Writes `of_hidden` [M, D]: unit gradients times what flows into rows. Grid: (blocks of rows, CHUNKS).
-
-    The log-sum-exp is the loss plus the target's logit, whose gradient by the row is the target's item.
-    """
-    at = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
-    places = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    target = tl.load(targets + at, mask=at < num_rows, other=ignore_index).to(tl.int64)
-    live = target != ignore_index
-    factor = tl.load(of_loss + at, mask=live, other=0.0)
-    gradient = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    if of_lse is not None:
-        upstream = tl.load(of_lse + at, mask=live, other=0.0)
-        table = (items, dim, items_row, items_step)
-        gradient += (upstream * scale)[:, None] * read_rows(table, target, live, places, COMPUTE).to(
-            tl.float32
-        )
-        factor += upstream
-    offsets = at[:, None] * dim + places[None, :]
-    mask = (at < num_rows)[:, None] & (places < dim)[None, :]
-    gradient += factor[:, None] * tl.load(unit + offsets, mask=mask, other=0).to(tl.float32)
-    tl.store(of_hidden + offsets, gradient, mask=mask)
