@@ -1,6 +1,7 @@
 """Method cce with gradients of rows: values, padding, when they are chosen, and what is refused."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,12 +9,14 @@ from effrec_kernels import RowAdam
 from test_cce import chain, make
 from test_check import composed, refused
 
+from effrec_cli import run
 from effrec_cli.data.batches import Share
 from effrec_cli.distributed import World
 from effrec_cli.errors import ConfigError
 from effrec_cli.methods.cce import CCE
 from effrec_cli.methods.next_item import row_sparse
-from effrec_cli.schema import Config, check
+from effrec_cli.runfolder import RunFolder
+from effrec_cli.schema import Config, OptimizerConfig, check
 from effrec_cli.schema.method_cce import CCEConfig
 from effrec_cli.schema.model_bert4rec import BERT4RecConfig
 from effrec_cli.schema.model_sasrec import SASRecConfig
@@ -141,6 +144,18 @@ def test_rows_are_chosen_where_a_step_draws_few(items, own, chosen):
     assert made.model.items.sparse == chosen
     if own == {}:
         assert (row_sparse.rows_of_step(made.config, made.data) <= items / 4) == chosen
+
+
+def test_ranks_take_the_choices_of_the_first(tmp_path):
+    """Theirs may be of another device; here the first sampled, and moves rows."""
+    first = CCEConfig(loss="cce_sampled", sharing="tile", batch_size=16), OptimizerConfig(sparse_rows=True)
+    world = SimpleNamespace(size=1, device=torch.device("cpu"), from_main=lambda own: first)
+    own = CCEConfig(loss="auto", sharing="tile", batch_size=16, num_negatives=255)
+    config = Config(model=SASRecConfig(dim=16), method=own)
+    made, _, _ = run._build(config, chain(), world, RunFolder(tmp_path))
+    assert (own.loss, made.config.method.loss) == ("cce", "cce_sampled")
+    assert made.model.items.sparse
+    assert [type(one) for one in made.optimizers(made.model)] == [torch.optim.Adam, RowAdam]
 
 
 def test_sgd_moves_all_rows():

@@ -32,9 +32,9 @@ class Choice:
 
     def kept(self, before: str | None) -> Choice:
         """Returns the choice of a run that goes on, which chose `before` when it began; None: it begins."""
-        if before in (None, self.loss):
+        if before is None or before == self.loss:
             return self
-        return Choice(str(before), f"{before}, as the run began; chosen here: {self.why}")
+        return Choice(before, f"{before}, as the run began; chosen here: {self.why}")
 
 
 def cheaper_loss(config: Config, data: RecData, dim: int, world: World) -> Choice:
