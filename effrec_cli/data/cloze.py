@@ -79,7 +79,7 @@ class ClozeBatches(NextItemBatches):
         windows = self._windows(self._samples(epoch, position), epoch)
         masks = self._masks(windows, epoch)
         low, high = part_of(len(windows), share)
-        tensors = self._hidden(windows[low:high], masks[low:high])
+        tensors = self._with_masks(windows[low:high], masks[low:high])
         before, total = int(masks[:low].sum()), int(masks.sum())
         return Batch(tensors, high - low, total, step, first_target=before)
 
@@ -102,7 +102,7 @@ class ClozeBatches(NextItemBatches):
         bounds = np.full(names.shape, ONE, dtype=np.int64)
         return draw_below(bounds, names, seed=self.seed, epoch=epoch, stream=stream) < probability * ONE
 
-    def _hidden(self, windows: Windows, masks: Bool) -> dict[str, torch.Tensor]:
+    def _with_masks(self, windows: Windows, masks: Bool) -> dict[str, torch.Tensor]:
         """Returns the tensors of `batch`."""
         column = np.arange(self._width(windows))
         real, masks = column < windows.length[:, None], masks[:, : len(column)]
