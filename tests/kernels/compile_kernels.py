@@ -124,7 +124,7 @@ def compile_one(kernel, chosen, arch, dtype, table, **given):
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", arch, 32)
-    flags = {"num_warps": chosen.num_warps, "num_stages": chosen.num_stages}
+    flags = {"num_warps": chosen.num_warps, "num_stages": chosen.num_stages, "enable_fp_fusion": True}
     done = triton.compile(source, target=target, options=flags)
     return {
         "stack": stack_bytes(done.asm["cubin"]),

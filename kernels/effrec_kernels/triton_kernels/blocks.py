@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import triton
 
+# Versions whose compiler needs more registers for a tile than 3.6 and 3.7.
+_CROWDS = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8)
 # Values of candidates that a program of the row kernels holds at a time, and the warps that hold them.
 _ROW_VALUES = 4096
 _WIDE_ROW_VALUES = 8192
@@ -69,7 +72,8 @@ def tile_blocks(
     if group_rows <= 16 and dim <= 512:
         crowded = chunks > 1 or (capability >= 10 and items.itemsize == 4)
         return Blocks(16, 16, width, chunks, 8 if crowded else 4)
-    return Blocks(64, 32, width, chunks, 4 if width <= 64 else 8)
+    rows = 32 if _CROWDS and width > 128 else 64
+    return Blocks(rows, 32, width, chunks, 4 if width <= 64 else 8)
 
 
 def positive_blocks(dim: int) -> Blocks:

@@ -82,8 +82,10 @@ def launch(kernel: Any, grid: tuple[int, ...], blocks: Blocks, arguments: Argume
         "BLOCK_M": blocks.rows, "BLOCK_N": blocks.negatives, "BLOCK_D": blocks.width, "CHUNKS": blocks.chunks
     }  # fmt: skip
     named = {name: value for name, value in (arguments | sizes).items() if name in kernel.arg_names}
+    # Said, since versions of Triton differ in what is fused where nothing is.
+    options = {"num_warps": blocks.num_warps, "num_stages": blocks.num_stages, "enable_fp_fusion": True}
     with torch.cuda.device_of(arguments["items"]):
-        kernel[grid](**named, num_warps=blocks.num_warps, num_stages=blocks.num_stages)
+        kernel[grid](**named, **options)
 
 
 def is_finer(tensor: Tensor, problem: Problem) -> bool:
