@@ -7,17 +7,33 @@ from dataclasses import dataclass
 
 from effrec_cli.schema.fields import setting
 from effrec_cli.schema.problems import Problem
+from effrec_cli.schema.values import shown
 
 LOSSES = ("ce", "ce_sampled", "cce", "cce_sampled", "bce", "bce_sampled", "gbce", "sce")
 FULL = ("ce", "cce")
 # `auto` may become one of them.
-SOFTMAX = ("ce_sampled", "cce_sampled", "auto")
+SOFTMAX = ("cce_sampled", "ce_sampled", "auto")
 # Those whose negatives may be shared, drawn otherwise than uniformly, and taken from the batch.
 SAMPLED = (*SOFTMAX, "bce_sampled", "gbce")
 # Those whose gradient of the item table can be rows, where targets share negatives or find them in buckets.
 ROWS = ("cce_sampled", "bce_sampled", "gbce", "sce")
 # Ids in a run of the block sampler (effrec_kernels.problem.RUN).
 RUN = 64
+# Where each of these is looked at: any other setting of its would change nothing, and is refused.
+# `num_negatives` is not among them, so that one value may stand in a sweep or an experiment over all losses.
+LOOKED_AT: dict[str, tuple[str, tuple[str, ...]]] = {
+    "sharing": ("loss", SAMPLED),
+    "tile_rows": ("sharing", ("tile",)),
+    "sampler": ("loss", SAMPLED),
+    "popularity_power": ("sampler", ("popularity",)),
+    "in_batch": ("loss", SAMPLED),
+    "correction": ("loss", SOFTMAX),
+    "gbce_t": ("loss", ("gbce",)),
+    "sce_buckets": ("loss", ("sce",)),
+    "sce_targets": ("loss", ("sce",)),
+    "sce_items": ("loss", ("sce",)),
+    "sce_mix": ("loss", ("sce",)),
+}
 
 
 @dataclass
@@ -30,18 +46,19 @@ class CCEConfig:
             [M, N, D] tensor; `cce_sampled` the same value without it; `bce` one negative; `bce_sampled` BCE+,
             N of them; `gbce` gSASRec's; `sce` items mined by random directions; `auto` what is cheaper of
             `cce` and `cce_sampled` on the device.
-        num_negatives: N, negatives drawn for each target.
+        num_negatives: N, negatives drawn for each target by `*_sampled` and `gbce`. The other losses draw
+            none (`bce` one) and pass it by, so that a sweep over losses may name it once.
         sharing: which targets have the same negatives: `row` each its own, `tile` tiles of `tile_rows`
             targets, of different windows where the step has enough, `sequence` those of a window, `batch` all
             of the step. Like `sampler` and `in_batch`, for the losses `*_sampled` and `gbce`.
-        tile_rows: T, targets of a tile.
+        tile_rows: T, targets of a tile, where `sharing=tile`.
         sampler: `uniform`; `popularity` in proportion to count ** `popularity_power`; `block` runs of 64
             neighbouring ids (N a multiple of 64).
-        popularity_power: 1 as often as in training, 0 uniformly.
+        popularity_power: 1 as often as in training, 0 uniformly, 10 (the most) hardly any but the first.
         in_batch: of the N, how many are other targets of the micro-batch.
         correction: added to a sampled softmax's negatives: `exact` log((V-1)/(N-r)), r hits in the row,
             `constant` log((V-1)/(N+1)) (the official kernels'), `none`, `logq` -log(N q) with q the
-            probability of the item: for draws that are not uniform.
+            probability that a slot holds the item: for draws that are not uniform, each on its own.
         temperature: divides the logits of every loss.
         gbce_t: calibration t of gBCE, 0 plain BCE and 1 unbiased.
         sce_buckets: random directions; None is 2 sqrt(targets of the micro-batch).
@@ -61,7 +78,7 @@ class CCEConfig:
     sharing: str = setting("row", choices=("row", "tile", "sequence", "batch"))
     tile_rows: int = setting(64, low=1)
     sampler: str = setting("uniform", choices=("uniform", "popularity", "block"))
-    popularity_power: float = setting(1.0, low=0)
+    popularity_power: float = setting(1.0, low=0, high=10)
     in_batch: int = setting(0, low=0)
     correction: str = setting("exact", choices=("exact", "constant", "none", "logq"))
     temperature: float = setting(1.0, above=0)
@@ -76,42 +93,64 @@ class CCEConfig:
 
 
 def cce_problems(own: CCEConfig) -> Iterator[Problem]:
-    """Yields what contradicts what among the settings of negatives."""
-    if own.loss != "sce":
-        yield from _unused_by_others(own)
-    if own.loss not in SAMPLED:
-        yield from _unused(own)
-        return
-    if own.in_batch > own.num_negatives:
-        what = f"in_batch={own.in_batch} is a part of num_negatives={own.num_negatives} and cannot be more."
-        yield Problem("method.in_batch", what, fix=f"method.num_negatives={own.in_batch}")
-    if own.sampler == "block" and (own.num_negatives % RUN or own.in_batch % RUN):
-        what = f"sampler=block draws runs of {RUN} ids: a run in part would favour its first ids."
-        whole = {name: -(-getattr(own, name) // RUN) * RUN for name in ("num_negatives", "in_batch")}
-        changed = [f"method.{name}={value}" for name, value in whole.items() if value != getattr(own, name)]
-        yield Problem("method.sampler", what, fix=" ".join(changed))
-    uniform = own.loss in SOFTMAX and own.correction in ("exact", "constant")
-    if uniform and (own.sampler == "popularity" or own.in_batch):
-        drawn = "sampler=popularity" if own.sampler == "popularity" else f"in_batch={own.in_batch}"
-        what = f"correction={own.correction} is for uniform draws; with {drawn} it biases what is learnt."
-        yield Problem("method.correction", what, fix="method.correction=logq, or method.correction=none")
+    """Yields settings that would do nothing, and what contradicts what among those of negatives."""
+    yield from _unused(own)
+    if own.loss in SAMPLED:
+        yield from _slots(own)
+        yield from _biased(own)
 
 
 def _unused(own: CCEConfig) -> Iterator[Problem]:
-    """Yields settings that a loss without N drawn negatives would not look at."""
-    for name, default in (("sharing", "row"), ("sampler", "uniform"), ("in_batch", 0)):
-        value = getattr(own, name)
-        if value != default:
-            what = f"loss={own.loss} draws nothing that {name}={value} could change."
-            if own.loss == "bce":
-                what = f"loss={own.loss} draws one negative for each row, uniformly, without {name}={value}."
-            yield Problem(f"method.{name}", what, fix=f"method.loss=cce_sampled, or method.{name}={default}")
-
-
-def _unused_by_others(own: CCEConfig) -> Iterator[Problem]:
-    """Yields settings that only `sce` looks at."""
+    """Yields settings that are not their defaults, and that nothing would look at."""
     defaults = CCEConfig()
-    for name in ("sce_buckets", "sce_targets", "sce_items", "sce_mix"):
-        if getattr(own, name) != getattr(defaults, name):
-            what = f"{name} is for loss=sce; loss={own.loss} has no buckets."
-            yield Problem(f"method.{name}", what, fix="method.loss=sce, or leave it out")
+    for name, (key, values) in LOOKED_AT.items():
+        given, default = getattr(own, name), getattr(defaults, name)
+        if given == default or getattr(own, key) in values:
+            continue
+        what = f"{name}={_typed(given)} would do nothing: it is for {key}={' or '.join(values)}"
+        fix = f"method.{key}={values[0]}, or method.{name}={_typed(default)}"
+        yield Problem(f"method.{name}", f"{what}, not {getattr(own, key)}.", fix=fix)
+
+
+def _typed(value: object) -> str:
+    """Returns a value as it is written on the command line."""
+    return value if isinstance(value, str) else shown(value)
+
+
+def _slots(own: CCEConfig) -> Iterator[Problem]:
+    """Yields why N slots cannot be divided between targets of the batch and the sampler as asked."""
+    name, what = _wrong_slots(own)
+    if not what:
+        return
+    run = RUN if own.sampler == "block" else 1
+    in_batch = -(-own.in_batch // run) * run
+    least = in_batch if own.sampler == "uniform" or not in_batch else in_batch + run
+    right = {"num_negatives": max(-(-own.num_negatives // run) * run, least), "in_batch": in_batch}
+    changed = [f"method.{key}={value}" for key, value in right.items() if value != getattr(own, key)]
+    yield Problem(f"method.{name}", what, fix=" ".join(changed))
+
+
+def _wrong_slots(own: CCEConfig) -> tuple[str, str]:
+    """Returns the setting of slots that is wrong, and why; two empty texts where none is."""
+    if own.in_batch > own.num_negatives:
+        return "in_batch", f"in_batch={own.in_batch} is a part of num_negatives={own.num_negatives}."
+    if own.sampler == "block" and (own.num_negatives % RUN or own.in_batch % RUN):
+        return "sampler", f"sampler=block draws runs of {RUN} ids: one in part would favour its first ids."
+    if own.sampler != "uniform" and own.in_batch == own.num_negatives:
+        return "in_batch", f"in_batch={own.in_batch} of as many leaves nothing to sampler={own.sampler}."
+    return "", ""
+
+
+def _biased(own: CCEConfig) -> Iterator[Problem]:
+    """Yields a correction that is right for uniform draws alone, where draws are others.
+
+    Block draws give each item the same chance, but slots depend on each other: both corrections then take the
+    items of the target's run, and of the last one where it is cut short, for more or less than they are.
+    """
+    uniform = own.sampler == "uniform" and not own.in_batch
+    if own.loss in SOFTMAX and own.correction in ("exact", "constant") and not uniform:
+        drawn = f"in_batch={own.in_batch}" if own.sampler == "uniform" else f"sampler={own.sampler}"
+        what = (
+            f"correction={own.correction} is for uniform draws of their own; with {drawn} it biases the loss."
+        )
+        yield Problem("method.correction", what, fix="method.correction=logq, or method.correction=none")

@@ -21,8 +21,10 @@ def row_sparse_problems(config: Config) -> Iterator[Problem]:
         what = f"sparse_rows=true needs a loss whose gradient is rows; method={own.name} has none."
         yield Problem(PATH, what, fix="method=cce method.sharing=tile, or optimizer.sparse_rows=false")
     elif own.loss not in ROWS:
-        dense = "may be" if own.loss == "auto" else "is"
-        what = f"sparse_rows=true needs a loss whose gradient is rows; that of loss={own.loss} {dense} dense."
+        dense = f"that of loss={own.loss} is dense"
+        if own.loss == "auto":
+            dense = "loss=auto may become cce, whose is dense"
+        what = f"sparse_rows=true needs a loss whose gradient is rows; {dense}."
         yield Problem(PATH, what, fix=f"method.loss={ROWS[0]} (or {', '.join(ROWS[1:])}), or {PATH}=false")
     elif own.loss != "sce" and (own.sharing == "row" or (own.sharing == "tile" and own.tile_rows == 1)):
         what = (

@@ -193,6 +193,15 @@ def test_what_cannot_be_rows_is_refused(sections):
 
 
 @pytest.mark.parametrize(
+    ("loss", "why"),
+    [("auto", "loss=auto may become cce, whose is dense"), ("ce", "that of loss=ce is dense")],
+)
+def test_the_refusal_says_what_is_dense(loss, why):
+    error = refused(composed(method={"loss": loss}, optimizer={"sparse_rows": True}))
+    assert error.what == f"sparse_rows=true needs a loss whose gradient is rows; {why}."
+
+
+@pytest.mark.parametrize(
     "own", [{"sharing": "tile"}, {"loss": "gbce", "sharing": "batch"}, {"loss": "sce"}], ids=str
 )
 def test_rows_may_be_asked_for(own):

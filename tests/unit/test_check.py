@@ -11,6 +11,7 @@ from effrec_cli import registry
 from effrec_cli.errors import ConfigError
 from effrec_cli.schema import Config, OptimizerConfig, RunConfig, check
 from effrec_cli.schema.fields import setting
+from effrec_cli.schema.method_cce import LOSSES, SOFTMAX
 from effrec_cli.schema.model_sasrec import SASRecConfig
 from effrec_cli.schema.problems import nearest_path
 from effrec_cli.schema.values import WrongValue, check_limits, convert, describe
@@ -143,6 +144,10 @@ def test_the_source_is_named():
     assert refused(composed(method={"x": 1}), "old/config.yaml").where == "old/config.yaml: method.x"
 
 
+POWER = "method.popularity_power"
+UNCORRECTED = tuple(loss for loss in LOSSES if loss not in SOFTMAX)
+
+
 @pytest.mark.parametrize(
     ("sections", "where"),
     [
@@ -162,7 +167,7 @@ def test_the_source_is_named():
         ({"run": {"patience": 3, "validate_every": 9, "max_epochs": 8}}, "run.patience"),
         ({"model": {"dim": 33, "num_heads": 2}}, "model.dim"),
         ({"method": {"in_batch": 256, "correction": "logq"}}, "method.in_batch"),
-        ({"method": {"sampler": "block"}}, "method.sampler"),
+        ({"method": {"sampler": "block", "correction": "logq"}}, "method.sampler"),
         (
             {"method": {"sampler": "block", "num_negatives": 256, "in_batch": 7, "correction": "none"}},
             "method.sampler",
@@ -170,12 +175,22 @@ def test_the_source_is_named():
         ({"method": {"sampler": "popularity"}}, "method.correction"),
         ({"method": {"sampler": "popularity", "correction": "constant"}}, "method.correction"),
         ({"method": {"in_batch": 10}}, "method.correction"),
+        ({"method": {"sampler": "block", "num_negatives": 256}}, "method.correction"),
+        ({"method": {"loss": "auto", "sampler": "popularity"}}, "method.correction"),
+        ({"method": {"sampler": "popularity", "correction": "logq", "in_batch": 255}}, "method.in_batch"),
+        ({"method": {"sampler": "popularity", "correction": "logq", "popularity_power": 1000}}, POWER),
         ({"method": {"loss": "cce", "sharing": "tile"}}, "method.sharing"),
         ({"method": {"loss": "gbce", "in_batch": 256}}, "method.in_batch"),
         ({"method": {"loss": "bce", "sampler": "popularity"}}, "method.sampler"),
         ({"method": {"loss": "sce", "sharing": "tile"}}, "method.sharing"),
         ({"method": {"loss": "cce_sampled", "sce_items": 9}}, "method.sce_items"),
         ({"method": {"loss": "auto", "sce_mix": False}}, "method.sce_mix"),
+        *(({"method": {"loss": loss, "correction": "logq"}}, "method.correction") for loss in UNCORRECTED),
+        ({"method": {"loss": "cce", "gbce_t": 0.1}}, "method.gbce_t"),
+        ({"method": {"popularity_power": 0.5}}, "method.popularity_power"),
+        ({"method": {"tile_rows": 8}}, "method.tile_rows"),
+        ({"method": {"loss": "bce", "tile_rows": 8}}, "method.tile_rows"),
+        ({"method": {"sharing": "batch", "tile_rows": 8}}, "method.tile_rows"),
     ],
 )
 def test_contradictions(sections, where):
@@ -190,18 +205,54 @@ def test_contradictions(sections, where):
         {"run": {"precision": "fp16", "device": "auto"}},
         {"run": {"patience": 3, "validate_every": 8, "max_epochs": 8}},
         {"model": {"dim": 33, "num_heads": 3}},
-        {"method": {"sampler": "popularity", "correction": "logq", "sharing": "tile", "in_batch": 255}},
+        {"method": {"sampler": "popularity", "correction": "logq", "sharing": "tile", "in_batch": 254}},
+        {"method": {"correction": "logq", "in_batch": 255}},
+        {"method": {"loss": "auto", "sampler": "popularity", "correction": "logq", "popularity_power": 10}},
         {"method": {"sampler": "popularity", "correction": "none", "loss": "ce_sampled"}},
-        {"method": {"sampler": "block", "num_negatives": 256}},
+        {"method": {"sampler": "block", "num_negatives": 256, "correction": "logq"}},
+        {"method": {"loss": "bce_sampled", "sampler": "block", "num_negatives": 256, "in_batch": 192}},
         {"method": {"loss": "bce_sampled", "sampler": "popularity", "sharing": "tile"}},
         {"method": {"loss": "gbce", "in_batch": 3}},
         {"method": {"loss": "sce", "sce_items": 9, "sce_mix": False, "sce_buckets": 4, "sce_targets": 7}},
-        {"method": {"loss": "bce", "tile_rows": 8, "temperature": 0.5}},
+        {"method": {"loss": "bce", "temperature": 0.5}},
+        {"method": {"loss": "gbce", "gbce_t": 0.1, "sharing": "tile", "tile_rows": 8}},
+        *({"method": {"loss": loss, "num_negatives": 63}} for loss in (*LOSSES, "auto")),
         {"evaluation": {"monitor": "mrr@5"}},
     ],
 )
 def test_what_only_looks_like_a_contradiction(sections):
     check.build(composed(**sections))
+
+
+def test_what_would_do_nothing_says_what_it_is_for():
+    error = refused(composed(method={"loss": "ce", "sce_buckets": 4}))
+    assert error.what == "sce_buckets=4 would do nothing: it is for loss=sce, not ce."
+    assert error.fix == "method.loss=sce, or method.sce_buckets=null"
+    error = refused(composed(method={"loss": "bce", "correction": "logq"}))
+    assert error.fix == "method.loss=cce_sampled, or method.correction=exact"
+
+
+@pytest.mark.parametrize(
+    ("own", "fix"),
+    [
+        (("block", 64, 3), "method.num_negatives=128 method.in_batch=64"),
+        (("block", 256, 7), "method.in_batch=64"),
+        (("block", 255, 0), "method.num_negatives=256"),
+        (("block", 64, 64), "method.num_negatives=128"),
+        (("block", 64, 100), "method.num_negatives=192 method.in_batch=128"),
+        (("popularity", 10, 10), "method.num_negatives=11"),
+        (("popularity", 10, 12), "method.num_negatives=13"),
+        (("uniform", 10, 12), "method.num_negatives=12"),
+    ],
+)
+def test_the_fix_leaves_slots_to_the_sampler_and_is_accepted(own, fix):
+    names = ("sampler", "num_negatives", "in_batch")
+    asked = {**dict(zip(names, own, strict=True)), "correction": "logq"}
+    assert refused(composed(method=asked)).fix == fix
+    for word in fix.split():
+        name, number = word.removeprefix("method.").split("=")
+        asked[name] = int(number)
+    check.build(composed(method=asked))
 
 
 def test_every_kind_of_limit_is_honoured():
