@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from .rng import MAX_ITEMS
+from .tensors import check_tensor
+from .values import not_negative, real_number
 
 # What a column holds, in units of weight; V of them fit int64 for every V below 2^31.
 FULL = 1 << 32
@@ -21,7 +23,7 @@ FULL = 1 << 32
 
 @dataclass(frozen=True)
 class Popularity:
-    """A distribution over items to draw from, and its logarithm.
+    """A distribution over items to draw from, and its logarithm. `torch.save` and `torch.load` keep it.
 
     Attributes:
         thresholds: int32 [V], bits of an unsigned number: of 2^32 coins, how many keep the column's own id.
@@ -49,12 +51,16 @@ class Popularity:
         return mixed_log_q(self.log_q, self.log_frequency, in_batch)
 
 
+# Tensors alone are in it: what `torch.save` wrote of a table, `torch.load(weights_only=True)` may read.
+torch.serialization.add_safe_globals([Popularity])
+
+
 def popularity(counts: Tensor, power: float = 1.0, smoothing: float = 1.0) -> Popularity:
     """Returns a table that draws items in proportion to (count + smoothing) ** power.
 
     Args:
         counts: [V], how often each item was a target; any number type, not negative.
-        power: 1 draws by popularity, 0 uniformly, 0.75 is word2vec's choice between.
+        power: 1 draws by popularity, 0 uniformly, 0.75 is word2vec's choice between; any finite number.
         smoothing: added to each count, so that items never seen are drawn now and then; with 0 they never
             are, and their `log_q` is -inf.
 
@@ -62,11 +68,11 @@ def popularity(counts: Tensor, power: float = 1.0, smoothing: float = 1.0) -> Po
         the table, on the device of `counts`. Weights are rounded to V 2^32 parts of the whole.
 
     Raises:
-        ValueError: a count is negative or not finite, or nothing could be drawn.
+        ValueError: a count is negative or not finite, nothing could be drawn, or a number is out of range.
+        TypeError: counts are no tensor of real numbers, or a number is none.
     """
     weights = _checked(counts, smoothing)
-    powered = weights.pow(power).masked_fill_(weights == 0, 0)
-    thresholds, alias = _alias_table(_parts(powered))
+    thresholds, alias = _alias_table(_parts(_powered(weights, power)))
     wrapped = torch.where(thresholds >= FULL >> 1, thresholds - FULL, thresholds).int()
     return Popularity(
         wrapped.to(counts.device),
@@ -85,17 +91,28 @@ def mixed_log_q(log_q: Tensor | float, log_frequency: Tensor, in_batch: float) -
 
 
 def _checked(counts: Tensor, smoothing: float) -> Tensor:
-    """Returns counts plus smoothing in float64 on the CPU."""
+    """Returns counts plus smoothing in float64 on the CPU, as shares of the largest."""
+    check_tensor("counts", counts)
+    if counts.is_complex():
+        raise TypeError(f"counts must be real numbers, not {counts.dtype}")
     if counts.dim() != 1 or not 1 <= len(counts) <= MAX_ITEMS:
         raise ValueError(f"counts must be [V] with V from 1 to 2^31 - 1, not {list(counts.shape)}")
-    if not 0 <= smoothing < math.inf:
-        raise ValueError(f"smoothing must be 0 or more, not {smoothing}")
+    smoothing = not_negative("smoothing", smoothing)
     weights = counts.detach().cpu().double() + smoothing
     if not (torch.isfinite(weights) & (weights >= smoothing)).all():
         raise ValueError("counts must be finite and not negative")
     if not weights.any():
         raise ValueError("all counts are 0: nothing can be drawn; use smoothing above 0")
-    return weights
+    return weights / weights.max()
+
+
+def _powered(weights: Tensor, power: float) -> Tensor:
+    """Returns the weights to a power as shares of the largest, which none can exceed: nothing overflows."""
+    exponent = real_number("power", power)
+    if not math.isfinite(exponent):
+        raise ValueError(f"power must be finite, not {power}")
+    logs = (weights.log() * exponent).masked_fill_(weights == 0, -math.inf)
+    return logs.sub_(logs.max()).exp_()
 
 
 def _parts(weights: Tensor) -> Tensor:

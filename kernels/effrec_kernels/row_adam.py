@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from . import chunks
 from .dispatch import KERNELS, which_kernel
 from .row_sparse import RowSparse, coalesce
+from .values import not_negative, one_of, real_number
 
 # Of each of the rows' copies alive at a time on a CPU: what its caches hold.
 CPU_BYTES = 256 << 10
@@ -188,13 +189,7 @@ class RowAdam(Optimizer):
         decoupled: bool = False,
         kernel: str = "auto",
     ) -> None:
-        if min(lr, eps, weight_decay) < 0 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(
-                "lr, eps and weight_decay must not be negative and betas lie in [0, 1), not "
-                f"{lr}, {eps}, {weight_decay} and {betas}"
-            )
-        if kernel not in KERNELS or kernel == "reference":
-            raise ValueError(f"kernel must be auto, triton or torch, not '{kernel}'")
+        one_of("kernel", kernel, [name for name in KERNELS if name != "reference"])
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -202,10 +197,25 @@ class RowAdam(Optimizer):
             "weight_decay": weight_decay,
             "decoupled": decoupled,
         }
+        _check_settings(defaults)
         super().__init__(params, defaults)
         self._kernel = kernel
-        for table in (one for group in self.param_groups for one in group["params"]):
-            _check_table(table)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what copies and pickles hold: PyTorch's list of it has no kernel."""
+        return {**super().__getstate__(), "_kernel": self._kernel}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds tables with settings of their own; raises as the constructor does, and then adds nothing."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            _check_settings(group)
+            for table in group["params"]:
+                _check_table(table)
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -241,6 +251,17 @@ class RowAdam(Optimizer):
         if not state:
             state.update(vars(Moments.of(table)))
         return Moments(state["exp_avg"], state["exp_avg_sq"], state["row_steps"])
+
+
+def _check_settings(group: dict[str, Any]) -> None:
+    """Raises ValueError or TypeError unless the settings of a group of tables are in range."""
+    for name in ("lr", "eps", "weight_decay"):
+        not_negative(name, group[name])
+    betas = group["betas"]
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ValueError(f"betas must be two numbers in [0, 1), not {betas}")
+    if not all(0 <= real_number("betas", beta) < 1 for beta in betas):
+        raise ValueError(f"betas must lie in [0, 1), not {betas}")
 
 
 def _check_table(table: Tensor) -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -281,3 +282,18 @@ def test_a_large_table_costs_itself_and_two_moments():
     assert largest <= 1
     assert peak <= 2 + 1 / 16 + 0.1
     assert largest_and_peak(False)[1] >= 3, "the measure sees a gradient of the table's size"
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_goes_on_as_the_original(copied):
+    moving = table()
+    optimizer = RowAdam([moving], lr=0.1, kernel="torch")
+    moving.grad = torch.sparse_coo_tensor([[1]], torch.ones(1, moving.shape[1]), moving.shape)
+    optimizer.step()
+    other = copied(optimizer)
+    same = other.param_groups[0]["params"][0]
+    for one, its in ((optimizer, moving), (other, same)):
+        its.grad = torch.sparse_coo_tensor([[1]], torch.ones(1, moving.shape[1]), moving.shape)
+        one.step()
+    assert same is not moving
+    assert torch.equal(same, moving)
