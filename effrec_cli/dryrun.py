@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,7 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     dense = [each for each in trainable if each not in rows]
     weights = _bytes([*model.parameters(), *model.buffers()])
     trial, free = None, free_bytes(device)
-    gradients, state = _bytes(dense) + _row_bytes(rows), _optimizer_bytes(method, model)
+    gradients, state = _bytes(dense) + _row_bytes(rows), _optimizer_bytes(method, model, rows)
     small = weights <= LARGEST_WEIGHTS_BYTES and data.num_items <= LARGEST_CATALOGUE
     if small and weights + gradients + state <= free:
         method.build(data).to(device)
@@ -322,10 +323,16 @@ def _row_bytes(rows: dict[Tensor, int]) -> int:
     )
 
 
-def _optimizer_bytes(method: Method, model: nn.Module) -> int:
-    """Returns the state of Adam and its kin, two numbers a weight (and one a row); plain SGD keeps none."""
+def _optimizer_bytes(method: Method, model: nn.Module, rows: Collection[Tensor]) -> int:
+    """Returns the state of Adam and its kin, two numbers a weight (and one a row); plain SGD keeps none.
+
+    Args:
+        method: of the run.
+        model: with the weights.
+        rows: the tables that move by rows.
+    """
     kinds = {"SGD": 0}
-    counts = sum(len(each) * each.element_size() for each in method.row_sparse(model))
+    counts = sum(len(each) * each.element_size() for each in rows)
     return counts + sum(
         kinds.get(type(optimizer).__name__, 2) * _bytes(group["params"])
         for optimizer in method.optimizers(model)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import effrec_kernels
@@ -20,7 +21,8 @@ from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.methods.base import Method
 from effrec_cli.methods.next_item import row_sparse
-from effrec_cli.methods.next_item.cheaper import Choice, cheaper_loss
+from effrec_cli.methods.next_item.cheaper import cheaper_loss
+from effrec_cli.methods.next_item.choice import Choice
 from effrec_cli.methods.next_item.losses import (
     Draws,
     Rows,
@@ -48,8 +50,8 @@ class CCE(Method):
     task: ClassVar[str] = "next_item"
     _made_draws: Draws | None = None
     _packing: str | None = None
-    _choice: Choice | None = None
-    _sparse_rows: bool | None = None
+    _loss_choice: Choice[str] | None = None
+    _rows_choice: Choice[bool] | None = None
     _kept_loss: str | None = None
     _kept_sparse_rows: bool | None = None
 
@@ -64,12 +66,11 @@ class CCE(Method):
             own.batch_size = batch_size_for(data, self.config.model.max_length, own.window)
         if own.loss == "auto":
             dim = self.config.model.dim or width_for(data.num_items)
-            self._choice = cheaper_loss(self.config, data, dim, self.world).kept(self._kept_loss)
-            own.loss = self._choice.loss
+            self._loss_choice = cheaper_loss(self.config, data, dim, self.world).kept(self._kept_loss)
+            own.loss = self._loss_choice.value
         if optimizer.sparse_rows is None:
-            kept = self._kept_sparse_rows
-            self._sparse_rows = row_sparse.pays(self.config, data) if kept is None else kept
-            optimizer.sparse_rows = self._sparse_rows
+            self._rows_choice = row_sparse.pays(self.config, data).kept(self._kept_sparse_rows)
+            optimizer.sparse_rows = self._rows_choice.value
         return super().prepare(data)
 
     def build(self, data: RecData) -> nn.Module:
@@ -99,8 +100,13 @@ class CCE(Method):
         """Returns the item table where only rows that a step draws are to move, and how many those are."""
         if not self.config.optimizer.sparse_rows:
             return {}
+        return {cast(Any, model).item_embeddings: self._rows_of_step}
+
+    @cached_property
+    def _rows_of_step(self) -> int:
+        """How many rows a step draws; counting builds the windows, so it is done once."""
         shares = self.world.size * self.config.run.accumulate
-        return {cast(Any, model).item_embeddings: row_sparse.rows_of_step(self.config, self.data, shares)}
+        return row_sparse.rows_of_step(self.config, self.data, shares)
 
     def batches(self, data: RecData) -> Batches:
         """Returns windows over the users' training items, some of them masked where the model asks for it."""
@@ -149,15 +155,15 @@ class CCE(Method):
         super().fit(engine)
 
     def choices(self) -> dict[str, str]:
-        """Returns what `method.loss=auto` and, once it trains, `model.packed=auto` became, and why."""
-        loss = {} if self._choice is None else {"method.loss": self._choice.why}
-        return loss if self._packing is None else {**loss, "model.packed": self._packing}
+        """Returns what was left open and became what, and why; `model.packed` once it trains."""
+        chosen = {"method.loss": self._loss_choice, "optimizer.sparse_rows": self._rows_choice}
+        found = {setting: choice.why for setting, choice in chosen.items() if choice is not None}
+        return found if self._packing is None else {**found, "model.packed": self._packing}
 
     def extra_state(self) -> dict[str, Any]:
         """Returns what was chosen and not given, which a run keeps wherever it goes on."""
-        loss = None if self._choice is None else self._choice.loss
-        chosen = {"loss": loss, "sparse_rows": self._sparse_rows}
-        return {name: value for name, value in chosen.items() if value is not None}
+        chosen = {"loss": self._loss_choice, "sparse_rows": self._rows_choice}
+        return {name: choice.value for name, choice in chosen.items() if choice is not None}
 
     def scorer(self) -> SequenceScorer:
         """Returns what ranks the catalogue by the state of the last item, or of a mask behind it."""

@@ -7,7 +7,7 @@ import pytest
 from effrec_cli.engine import Engine
 from effrec_cli.errors import Interrupted
 from effrec_cli.methods import cce
-from effrec_cli.methods.next_item.cheaper import Choice
+from effrec_cli.methods.next_item.choice import Choice
 
 TOY = [
     "dataset.num_users=60", "dataset.num_items=1500", "dataset.interactions_per_user=12", "model.dim=16",
@@ -19,7 +19,7 @@ TOY = [
 def on_a_device_that_chooses(monkeypatch, loss, sparse_rows):
     """Makes runs choose as they would there."""
     monkeypatch.setattr(cce, "cheaper_loss", lambda *_: Choice(loss, "cheaper here"))
-    monkeypatch.setattr(cce.row_sparse, "pays", lambda *_: sparse_rows)
+    monkeypatch.setattr(cce.row_sparse, "pays", lambda *_: Choice(sparse_rows, "few rows here"))
 
 
 def stop_after(monkeypatch, steps):

@@ -146,6 +146,39 @@ def test_rows_are_chosen_where_a_step_draws_few(items, own, chosen):
         assert (row_sparse.rows_of_step(made.config, made.data) <= items / 4) == chosen
 
 
+@pytest.mark.parametrize(
+    ("items", "own", "why"),
+    [
+        (4000, {}, "true: a step draws {rows:,} rows, no more than a quarter of 4,000 items"),
+        (1000, {}, "false: a step draws {rows:,} rows, more than a quarter of 1,000 items"),
+        (4000, {"sharing": "row"}, "false: sparse_rows=true needs targets that share negatives: with their "
+         "own, a step draws too many rows"),
+    ],
+)  # fmt: skip
+def test_the_choice_and_why_are_told(items, own, why):
+    made = method(None, chain(num_items=items), **own)
+    rows = row_sparse.rows_of_step(made.config, made.data)
+    assert made.choices() == {"optimizer.sparse_rows": why.format(rows=rows)}
+    assert method(False, chain(num_items=items), **own).choices() == {}
+
+
+def test_a_run_that_goes_on_says_what_it_began_with():
+    made = method(None)
+    made.config.optimizer.sparse_rows = None
+    made.recall({"sparse_rows": True})
+    made.prepare(chain())
+    assert made.config.optimizer.sparse_rows is True
+    assert made.choices()["optimizer.sparse_rows"].startswith("true, as the run began; chosen here: false: ")
+
+
+def test_rows_of_a_step_are_counted_once(monkeypatch):
+    made, counted = method(True), []
+    monkeypatch.setattr(row_sparse, "rows_of_step", lambda *_: counted.append(1) or 7)
+    made.optimizers(made.model)
+    assert list(made.row_sparse(made.model).values()) == [7]
+    assert counted == [1]
+
+
 def test_ranks_take_the_choices_of_the_first(tmp_path):
     """Theirs may be of another device; here the first sampled, and moves rows."""
     first = CCEConfig(loss="cce_sampled", sharing="tile", batch_size=16), OptimizerConfig(sparse_rows=True)

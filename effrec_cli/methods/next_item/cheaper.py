@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from effrec_kernels.work import break_even_negatives
 
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
+from effrec_cli.methods.next_item.choice import Choice
 from effrec_cli.methods.next_item.windows import Step, windows_for
 from effrec_cli.precision import resolve_precision
 from effrec_cli.schema import Config
@@ -18,26 +18,7 @@ from effrec_cli.schema import Config
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which loss is cheaper, and why.
-
-    Attributes:
-        loss: `cce` or `cce_sampled`.
-        why: in one line.
-    """
-
-    loss: str
-    why: str
-
-    def kept(self, before: str | None) -> Choice:
-        """Returns the choice of a run that goes on, which chose `before` when it began; None: it begins."""
-        if before is None or before == self.loss:
-            return self
-        return Choice(before, f"{before}, as the run began; chosen here: {self.why}")
-
-
-def cheaper_loss(config: Config, data: RecData, dim: int, world: World) -> Choice:
+def cheaper_loss(config: Config, data: RecData, dim: int, world: World) -> Choice[str]:
     """Returns the cheaper of `cce` and `cce_sampled`; the full softmax where they cost the same.
 
     A function of the settings, the data's shape and the device's properties: nothing is timed, so a run that

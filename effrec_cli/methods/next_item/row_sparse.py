@@ -11,6 +11,7 @@ from torch import nn
 from effrec_cli.backbone import model_for
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError
+from effrec_cli.methods.next_item.choice import Choice
 from effrec_cli.methods.next_item.losses import tile_stride
 from effrec_cli.methods.next_item.windows import Step, windows_for
 from effrec_cli.schema import Config
@@ -57,13 +58,26 @@ def _groups(config: Config, step: Step, shares: int) -> int:
     return {"row": step.targets, "sequence": step.windows, "batch": shares}[own.sharing]
 
 
-def pays(config: Config, data: RecData) -> bool:
+def pays(config: Config, data: RecData) -> Choice[bool]:
     """Returns whether rows alone should move: they can, and a step draws few against the catalogue.
 
     Counted as if the step were not cut, so that ranks and micro-batches change nothing of what is learnt.
     """
-    possible = not any(row_sparse_problems(config)) and _gives_rows(config)
-    return possible and rows_of_step(config, data) <= LARGEST_SHARE * data.num_items
+    refusal = _refusal(config)
+    if refusal is not None:
+        return Choice(False, f"false: {refusal.rstrip('.')}")
+    drawn, most = rows_of_step(config, data), math.floor(LARGEST_SHARE * data.num_items)
+    few = drawn <= most
+    value, than = ("true", "no more than") if few else ("false", "more than")
+    return Choice(few, f"{value}: a step draws {drawn:,} rows, {than} a quarter of {data.num_items:,} items")
+
+
+def _refusal(config: Config) -> str | None:
+    """Returns why rows alone cannot move under these settings; None where they can."""
+    first = next(row_sparse_problems(config), None)
+    if first is not None:
+        return first.what
+    return None if _gives_rows(config) else _no_rows(config)
 
 
 def give_rows(model: nn.Module, config: Config) -> None:
@@ -73,13 +87,13 @@ def give_rows(model: nn.Module, config: Config) -> None:
         ConfigError: the model has no such look-up.
     """
     if not _gives_rows(config):
-        raise ConfigError(
-            f"The look-up of model={config.model.name} has no gradient of rows.",
-            where=PATH,
-            fix=f"{PATH}=false",
-        )
+        raise ConfigError(_no_rows(config), where=PATH, fix=f"{PATH}=false")
     cast(Any, model).give_rows()
 
 
 def _gives_rows(config: Config) -> bool:
     return hasattr(model_for("next_item", config.model.name), "give_rows")
+
+
+def _no_rows(config: Config) -> str:
+    return f"The look-up of model={config.model.name} has no gradient of rows."
