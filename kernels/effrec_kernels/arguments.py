@@ -14,6 +14,7 @@ from .dispatch import which_kernel
 from .groups import num_tiles
 from .popularity import Popularity
 from .problem import CORRECTIONS, Problem
+from .values import one_of, whole_number
 
 
 # The attributes of the following are the arguments of `sampled_cross_entropy`.
@@ -71,6 +72,11 @@ def compute_dtype(hidden: Tensor) -> torch.dtype:
     return hidden.dtype
 
 
+def chunk_room(chunk_bytes: int | None, device: torch.device) -> int:
+    """Returns the bound on intermediates; raises ValueError or TypeError unless it is a positive number."""
+    return default_chunk_bytes(device) if chunk_bytes is None else whole_number("chunk_bytes", chunk_bytes, 1)
+
+
 def full_problem(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, frame: Frame) -> Problem:
     """Returns the problem of a softmax over every item, its arguments checked."""
     _check(hidden, items, targets, form, frame)
@@ -99,11 +105,13 @@ def sampled_problem(
 ) -> Problem:
     """Returns the problem of each row against some negatives, its arguments checked."""
     _check(hidden, items, targets, form, frame)
-    rows, row_start = _rows(hidden, drawn.stream.row_offset)
+    row_start = checks.check_row_offset(drawn.stream.row_offset, hidden)
+    rows = drawn.stream.row_offset if isinstance(drawn.stream.row_offset, Tensor) else None
     sharing = _sharing(hidden, drawn)
     if frame.sparse:
-        checks.check_sparse(drawn.sharing, rows, frame.kernel)
+        checks.check_sparse(items, sharing["sharing"], sharing["tile_rows"], rows, frame.kernel)
     table = drawn.sampler if isinstance(drawn.sampler, Popularity) else None
+    number = _number(hidden, drawn, sharing)
     return Problem(
         hidden=hidden,
         items=items,
@@ -113,9 +121,9 @@ def sampled_problem(
         negatives=drawn.negatives,
         thresholds=None if table is None else table.thresholds,
         alias=None if table is None else table.alias,
-        log_q=_log_q(items, drawn, form.correction),
-        num_negatives=_number(hidden, drawn, sharing),
-        in_batch=drawn.in_batch,
+        log_q=_log_q(hidden, items, drawn, form.correction, number),
+        num_negatives=number,
+        in_batch=whole_number("in_batch", drawn.in_batch),
         row_start=row_start,
         sampler=checks.check_sampler(drawn.sampler, items),
         **sharing,
@@ -127,9 +135,9 @@ def sampled_problem(
 def _check(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, frame: Frame) -> None:
     checks.check_tensors(hidden, items, targets, frame.row_weights)
     checks.check_temperature(form.temperature)
-    checks.check_choice("correction", form.correction, CORRECTIONS)
-    if frame.chunk_bytes is not None and frame.chunk_bytes < 1:
-        raise ValueError(f"chunk_bytes must be positive, not {frame.chunk_bytes}")
+    one_of("correction", form.correction, CORRECTIONS)
+    whole_number("ignore_index", frame.ignore_index)
+    chunk_room(frame.chunk_bytes, hidden.device)
 
 
 def _common(hidden: Tensor, items: Tensor, form: Form, frame: Frame) -> dict[str, Any]:
@@ -139,8 +147,8 @@ def _common(hidden: Tensor, items: Tensor, form: Form, frame: Frame) -> dict[str
         "correction": form.correction,
         "beta": form.beta,
         "temperature": float(form.temperature),
-        "ignore_index": frame.ignore_index,
-        "chunk_bytes": frame.chunk_bytes or default_chunk_bytes(hidden.device),
+        "ignore_index": whole_number("ignore_index", frame.ignore_index),
+        "chunk_bytes": chunk_room(frame.chunk_bytes, hidden.device),
         "deterministic": frame.deterministic,
         "sparse": frame.sparse,
         "compute_dtype": compute_dtype(hidden),
@@ -158,36 +166,25 @@ def _limit(frame: Frame, rows: Tensor | None = None, sharing: str = "row") -> st
     return None
 
 
-def _rows(hidden: Tensor, row_offset: int | Tensor) -> tuple[Tensor | None, int]:
-    """Returns the rows' global numbers if they are given one by one, else that of the first."""
-    if not isinstance(row_offset, Tensor):
-        return None, row_offset
-    checks.check_row_offset(row_offset, hidden)
-    return row_offset, 0
-
-
 def _state(hidden: Tensor, drawn: Stream) -> Tensor:
     """Returns seed and step as int64 [2] on the device: written there, so that nothing waits for a copy."""
+    seed, step = checks.check_key(drawn.seed, drawn.step)
     if drawn.rng_state is not None:
-        checks.check_state(drawn.rng_state, hidden, drawn.seed, drawn.step)
+        checks.check_state(drawn.rng_state, hidden, seed, step)
         # The caller may count on before backward draws again.
         return drawn.rng_state.clone()
-    checks.check_key(drawn.seed, drawn.step)
-    state = torch.full((2,), drawn.seed, dtype=torch.int64, device=hidden.device)
-    state[1:].fill_(drawn.step)
+    state = torch.full((2,), seed, dtype=torch.int64, device=hidden.device)
+    state[1:].fill_(step)
     return state
 
 
 def _sharing(hidden: Tensor, drawn: Negatives) -> dict[str, Any]:
     """Returns the attributes of a problem that say which rows share negatives."""
     given = drawn.sharing
-    checks.check_sharing(given, drawn.sharing_stride, hidden, drawn.stream.row_offset)
-    if isinstance(given, Tensor):
-        return {"sharing": "sequence", "boundaries": given.long(), "tile_rows": 1, "tile_stride": 1}
-    if isinstance(given, int):
-        stride = drawn.sharing_stride
-        return {"sharing": "tile", "boundaries": None, "tile_rows": given, "tile_stride": stride}
-    return {"sharing": given, "boundaries": None, "tile_rows": 1, "tile_stride": 1}
+    rows, stride = checks.check_sharing(given, drawn.sharing_stride, hidden, drawn.stream.row_offset)
+    kind = given if isinstance(given, str) else "sequence" if isinstance(given, Tensor) else "tile"
+    boundaries = given.long() if isinstance(given, Tensor) else None
+    return {"sharing": kind, "boundaries": boundaries, "tile_rows": rows, "tile_stride": stride}
 
 
 def _number(hidden: Tensor, drawn: Negatives, sharing: dict[str, Any]) -> int:
@@ -216,19 +213,20 @@ def inside(targets: Tensor, boundaries: Tensor | None, ignore_index: int) -> Ten
     return targets.masked_fill((at < boundaries[0]) | (at >= boundaries[-1]), ignore_index)
 
 
-def _log_q(items: Tensor, drawn: Negatives, correction: str) -> Tensor | None:
-    """Returns float32 [V] for the correction `logq`; None where it is unused or the same for all items."""
+def _log_q(hidden: Tensor, items: Tensor, drawn: Negatives, correction: str, number: int) -> Tensor | None:
+    """Returns float [V] for the correction `logq`; None where it is unused or the same for all items."""
     checks.check_log_q(drawn.log_q, items, correction)
-    if correction != "logq" or drawn.log_q is not None:
-        return None if drawn.log_q is None else drawn.log_q.detach().float()
-    if isinstance(drawn.sampler, Popularity) and drawn.negatives is None:
-        if drawn.in_batch:
-            assert drawn.num_negatives is not None
-            return drawn.sampler.mixed_log_q(drawn.in_batch / drawn.num_negatives)
-        return drawn.sampler.log_q
+    if correction != "logq":
+        return None
+    if drawn.log_q is not None:
+        return drawn.log_q.double() if compute_dtype(hidden) == torch.float64 else drawn.log_q.float()
+    if isinstance(drawn.sampler, Popularity):
+        return drawn.sampler.mixed_log_q(drawn.in_batch / number) if drawn.in_batch else drawn.sampler.log_q
     if drawn.in_batch:
         raise ValueError(
             "correction='logq' with in_batch needs to know how often an item is a target: give a Popularity "
             "as sampler, or log_q (see mixed_log_q)"
         )
+    if drawn.sampler == "block" and drawn.negatives is None:
+        checks.check_runs(number, drawn.in_batch)
     return None

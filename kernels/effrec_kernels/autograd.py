@@ -47,7 +47,7 @@ def _(*flat: Any) -> tuple[Tensor, Tensor]:
 
 
 @ops.scaled.register_fake
-def _(stored: Tensor, scale: Tensor, like: Tensor) -> Tensor:
+def _(stored: Tensor, scale: Tensor, like: Tensor, beside: Tensor) -> Tensor:
     return stored.new_empty(stored.shape, dtype=like.dtype)
 
 
@@ -62,9 +62,10 @@ def _scale_gradients(ctx: Context, of_total: Tensor | None, *_: Any) -> tuple[Te
     of_hidden, of_items, hidden, items = ctx.saved_tensors
     gradients: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
     if of_total is not None:
-        for index, stored, like in ((0, of_hidden, hidden), (1, of_items, items)):
+        pairs = ((of_hidden, hidden, items), (of_items, items, hidden))
+        for index, (stored, like, beside) in enumerate(pairs):
             if ctx.needs_input_grad[index]:
-                gradients[index] = ops.scaled(stored, of_total, like)
+                gradients[index] = ops.scaled(stored, of_total, like, beside)
     return tuple(gradients)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from .arguments import Form, Frame, Negatives, Stream, sampled_problem
-from .checks import check_negatives, check_reduction
+from .checks import check_negatives, check_plain, check_reduction
 from .evaluate import Reduction, evaluate
 from .popularity import Popularity
+from .values import real_number, whole_number
 
 
 def binary_cross_entropy_sampled(
@@ -57,9 +58,23 @@ def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
 
     Source: Petrov and Macdonald, gSASRec (RecSys 2023), section on generalised BCE. t = 0 gives 1, plain BCE;
     t = 1 gives a.
+
+    Raises:
+        ValueError, TypeError: N or V is no whole number of 1 or more, or `t` is outside of [0, 1].
     """
-    rate = min(1.0, num_negatives / max(num_items - 1, 1))
-    return 1 - t * (1 - rate)
+    negatives, items = (
+        whole_number("num_negatives", num_negatives, 1),
+        whole_number("num_items", num_items, 1),
+    )
+    rate = min(1.0, negatives / max(items - 1, 1))
+    return 1 - _share(t) * (1 - rate)
+
+
+def _share(t: float) -> float:
+    share = real_number("t", t)
+    if not 0 <= share <= 1:
+        raise ValueError(f"t must be in [0, 1], not {t}")
+    return share
 
 
 def gbce(
@@ -97,13 +112,15 @@ def gbce(
     `t` in [0, 1] is the share of the correction: 0 plain BCE, 1 all of it. Other arguments, result and errors
     are those of `sampled_cross_entropy`, and ValueError where `t` is outside its range.
     """
-    if not 0 <= t <= 1:
-        raise ValueError(f"t must be in [0, 1], not {t}")
+    share = _share(t)
     check_reduction(reduction, normalizer)
+    check_plain("items", items)
     number = check_negatives(negatives, num_negatives, in_batch)
     stream = Stream(seed, step, rng_state, row_offset)
     drawn = Negatives(num_negatives, negatives, stream, sampler, sharing, sharing_stride, in_batch)
     frame = Frame(row_weights, ignore_index, chunk_bytes, kernel, deterministic, sparse)
-    form = Form(temperature=temperature, objective="binary", beta=gbce_beta(number, len(items), t))
+    form = Form(
+        temperature=temperature, objective="binary", beta=gbce_beta(number, max(1, len(items)), share)
+    )
     problem = sampled_problem(hidden, items, targets, drawn, form, frame)
     return evaluate(problem, Reduction(reduction, row_weights, normalizer)) / (number + 1)

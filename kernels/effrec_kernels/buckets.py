@@ -12,18 +12,22 @@ gives its directions changes no order along them, and is left out.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_key, check_tensors
-from .chunks import default_chunk_bytes, rows_at_once, slices
+from .arguments import Stream, chunk_room
+from .checks import check_key, check_reduction, check_row_offset, check_tensors
+from .chunks import rows_at_once, slices
+from .evaluate import Reduction, divided
+from .looks import check_targets
 from .rng import Key, Mapping, Words, fill
 from .sampled import sampled_cross_entropy
+from .values import whole_number
 
 # Streams of draws of their own (`rng.fill`): of directions, and of weights that mix states.
 DIRECTION_FLAG, MIX_FLAG = 0x40000000, 0x20000000
-REDUCTIONS = ("mean", "none")
 # A projection, its rounding in autocast, and what finding the largest takes.
 SCORE_BYTES = 16
 
@@ -41,13 +45,16 @@ def scalable_cross_entropy(
     step: int = 0,
     row_offset: int | Tensor = 0,
     temperature: float = 1.0,
+    row_weights: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
+    normalizer: float | Tensor | None = None,
+    return_covered: bool = False,
     deterministic: bool = False,
     sparse: bool = False,
     chunk_bytes: int | None = None,
     kernel: str = "auto",
-) -> Tensor:
+) -> Any:
     """Returns the softmax cross-entropy of positions against the items of their buckets.
 
     A position's candidates in a bucket are its target and the bucket's items, the target among them masked. A
@@ -69,8 +76,12 @@ def scalable_cross_entropy(
         row_offset: global number of the first row, or int64 [M] of all: what mixtures' weights are keyed on.
             Buckets are of this call's rows alone.
         temperature: divides products of states and items.
+        row_weights: [M], multiplies positions' losses; it does not change who is in which bucket.
         ignore_index: targets of this value have no loss, and their rows are in no bucket before others.
-        reduction: `mean` over covered positions, 0 where there are none; `none` for [M], 0 where not covered.
+        reduction: `mean` over covered positions (0 if there are none), `sum`, or `none` for [M], 0 elsewhere.
+        normalizer: divides the sum in place of the count of covered positions.
+        return_covered: return (loss, bool [M]: whether a position is covered) instead, so that micro-batches
+            can be summed and divided by the count of all.
         deterministic: the same bits in every run: of a state's losses all but the largest send back zeros.
         sparse: give `items` a gradient of the rows in buckets alone, G (b_x + b_y) of them (docs: sparse.md).
         chunk_bytes: bound on projections, and on intermediates of the losses.
@@ -78,23 +89,15 @@ def scalable_cross_entropy(
 
     Returns, and raises: as `sampled_cross_entropy`.
     """
-    check_choice("reduction", reduction, REDUCTIONS)
-    check_tensors(hidden, items, targets, None)
-    check_key(seed, step)
+    check_reduction(reduction, normalizer)
+    check_tensors(hidden, items, targets, row_weights)
     number, positions = bucket_sizes(len(hidden), num_buckets, bucket_rows)
-    if bucket_items < 1:
-        raise ValueError(f"bucket_items must be at least 1, not {bucket_items}")
-    room = chunk_bytes or default_chunk_bytes(hidden.device)
-    valid = targets != ignore_index
-    with torch.no_grad():
-        states = hidden.masked_fill(~valid[:, None], 0)
-        along = directions(states, number, Key(seed, step), mix, row_offset, room)
-        rows = _furthest(along, states, positions, room, ~valid).flatten()
-        negatives = _furthest(along, items, min(bucket_items, len(items)), room)
+    sizes = number, positions, min(whole_number("bucket_items", bucket_items, 1), len(items))
+    draws = Stream(*check_key(seed, step), None, row_offset)
+    rows, negatives = _buckets(hidden, items, targets, sizes, draws, mix, ignore_index, chunk_bytes)
+    own = hidden.index_select(0, rows), items, targets.index_select(0, rows)
     losses = sampled_cross_entropy(
-        hidden.index_select(0, rows),
-        items,
-        targets.index_select(0, rows),
+        *own,
         negatives=negatives,
         sharing=_by_bucket(number, positions, targets.device),
         correction="none",
@@ -106,22 +109,59 @@ def scalable_cross_entropy(
         chunk_bytes=chunk_bytes,
         kernel=kernel,
     )
+    wanted = Reduction(reduction, row_weights, normalizer)
+    loss, covered = _reduced(losses, rows, targets != ignore_index, wanted)
+    return (loss, covered) if return_covered else loss
+
+
+def _buckets(
+    hidden: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    sizes: tuple[int, int, int],
+    draws: Stream,
+    mix: bool,
+    ignore_index: int,
+    chunk_bytes: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Returns `fill_buckets` of G, b_x and b_y, its other arguments checked."""
+    ignored, first = whole_number("ignore_index", ignore_index), check_row_offset(draws.row_offset, hidden)
+    numbers = draws.row_offset if isinstance(draws.row_offset, Tensor) else None
+    room = chunk_room(chunk_bytes, hidden.device)
+    key = draws.seed, draws.step
+    with torch.no_grad():
+        tensors = hidden.detach(), items.detach(), targets, numbers
+        return fill_buckets(*tensors, first, ignored, *key, *sizes, mix, room, _rounding(hidden))
+
+
+def _reduced(losses: Tensor, rows: Tensor, valid: Tensor, wanted: Reduction) -> tuple[Tensor, Tensor]:
+    """Returns the losses of positions in buckets reduced, and bool [M], which positions are covered."""
     largest, covered = _largest(losses, rows, valid)
-    return largest if reduction == "none" else largest.sum() / covered.sum().clamp(min=1)
+    if wanted.row_weights is not None:
+        largest = largest * wanted.row_weights.to(largest.dtype).masked_fill(~covered, 0)
+    if wanted.kind == "none":
+        return largest, covered
+    by = covered.sum() if wanted.kind == "mean" and wanted.normalizer is None else wanted.normalizer
+    return largest.sum() if by is None else divided(largest.sum(), by), covered
+
+
+def _rounding(hidden: Tensor) -> torch.dtype | None:
+    """Returns the dtype that autocast rounds operands of products to, or None where it is off."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def bucket_sizes(rows: int, num_buckets: int | None, bucket_rows: int | None) -> tuple[int, int]:
     """Returns G and b_x for M rows; no buckets where there are no rows.
 
     Raises:
-        ValueError: a number below 1 is asked for.
+        ValueError: a number below 1 is asked for. TypeError: it is none.
     """
-    for name, value in (("num_buckets", num_buckets), ("bucket_rows", bucket_rows)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    default = math.isqrt(4 * rows)
-    number = (num_buckets or default) if rows else 0
-    return number, min(bucket_rows or default, rows)
+    # A root of float64 is exact enough below 2^50 rows, and compiled graphs can trace it.
+    default = int(math.sqrt(4 * rows))
+    number = default if num_buckets is None else whole_number("num_buckets", num_buckets, 1)
+    positions = default if bucket_rows is None else whole_number("bucket_rows", bucket_rows, 1)
+    return number if rows else 0, min(positions, rows)
 
 
 def _by_bucket(number: int, positions: int, device: torch.device) -> int | Tensor:
@@ -130,6 +170,54 @@ def _by_bucket(number: int, positions: int, device: torch.device) -> int | Tenso
     A tile of one row would be a row with negatives of its own, which is refused a sparse gradient.
     """
     return positions if positions > 1 else torch.arange(number + 1, device=device) * positions
+
+
+def _fill_buckets(
+    hidden: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    row_numbers: Tensor | None,
+    first_row: int,
+    ignore_index: int,
+    seed: int,
+    step: int,
+    number: int,
+    positions: int,
+    kept: int,
+    mix: bool,
+    room_bytes: int,
+    rounding: torch.dtype | None,
+) -> tuple[Tensor, Tensor]:
+    """Returns the rows [G b_x] of all buckets, one bucket after the other, and their items [G, b_y], int64.
+
+    All targets are looked at: rows that are in no bucket must have items, too.
+    """
+    check_targets(targets, ignore_index, len(items))
+    left_out = targets == ignore_index
+    with torch.autocast(hidden.device.type, enabled=False):
+        states = hidden.masked_fill(left_out[:, None], 0)
+        offset = first_row if row_numbers is None else row_numbers
+        along = directions(states, number, Key(seed, step), mix, offset, room_bytes)
+        rows = _furthest(along, states.to(rounding or states.dtype), positions, room_bytes, left_out)
+        return rows.flatten(), _furthest(along, items.to(rounding or items.dtype), kept, room_bytes)
+
+
+# Opaque to `torch.compile`: chunks and buckets may change in number without another graph.
+fill_buckets = torch.library.custom_op(
+    "effrec_kernels::fill_buckets",
+    _fill_buckets,
+    mutates_args=(),
+    schema="(Tensor hidden, Tensor items, Tensor targets, Tensor? row_numbers, SymInt first_row, "
+    "SymInt ignore_index, SymInt seed, SymInt step, SymInt number, SymInt positions, SymInt kept, bool mix, "
+    "SymInt room_bytes, ScalarType? rounding) -> (Tensor, Tensor)",
+)
+
+
+@fill_buckets.register_fake
+def _(hidden: Tensor, items: Tensor, targets: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    number, positions, kept = options[5:8]
+    like = targets.new_empty(0, dtype=torch.int64)
+    return like.new_empty(number * positions), like.new_empty(number, kept)
 
 
 def directions(

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-import os
+import math
 import sys
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
+from .looks import check_ids as check_ids
+from .looks import check_numbers as check_numbers
 from .popularity import Popularity
-from .problem import SAMPLERS, Problem
+from .problem import RUN, SAMPLERS, Problem
 from .rng import MASK, MAX_ITEMS
+from .tensors import FLOATS, INTEGERS, check_tensor, shape
+from .values import LOWEST, is_whole, not_negative, one_of, real_number, shown, whole_number
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INTEGERS = (torch.int32, torch.int64)
 REDUCTIONS = ("mean", "sum", "none")
+ROW_OR_BATCH = ("row", "batch")
+# Rows of a tile, and their distance: the product fits 64 bits.
+MAX_TILE = (1 << 31) - 1
 
 
 def check_tensors(hidden: Tensor, items: Tensor, targets: Tensor, row_weights: Tensor | None) -> None:
     """Raises ValueError or TypeError where shapes, dtypes or devices do not fit together."""
     check_plain("hidden", hidden)
     check_plain("items", items)
-    if hidden.dim() != 2 or items.dim() != 2 or hidden.shape[1] != items.shape[1]:
+    check_tensor("targets", targets)
+    if hidden.dim() != 2 or items.dim() != 2 or not hidden.shape[1] == items.shape[1] >= 1:
         raise ValueError(
-            f"hidden must be [M, D] and items [V, D] with the same D, not {_shape(hidden)} and "
-            f"{_shape(items)}; flatten sequences to rows first"
+            f"hidden must be [M, D] and items [V, D] with the same D of 1 or more, not {shape(hidden)} and "
+            f"{shape(items)}; flatten sequences to rows first"
         )
     if not 1 <= len(items) <= MAX_ITEMS:
         raise ValueError(f"items must have between 1 and 2^31 - 1 rows, not {len(items)}")
     _check_per_row("targets", targets, hidden)
-    if row_weights is not None:
-        _check_per_row("row_weights", row_weights, hidden)
+    check_row_weights(row_weights, hidden)
     for name, tensor in (("hidden", hidden), ("items", items)):
         if tensor.dtype not in FLOATS:
             raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, not {tensor.dtype}")
@@ -41,8 +47,32 @@ def check_tensors(hidden: Tensor, items: Tensor, targets: Tensor, row_weights: T
             raise ValueError(f"{name} is on {tensor.device}, hidden on {hidden.device}")
 
 
+def check_row_weights(row_weights: Tensor | None, hidden: Tensor) -> None:
+    """Raises TypeError or ValueError unless `row_weights` are a real number for each row, or None."""
+    if row_weights is None:
+        return
+    check_tensor("row_weights", row_weights)
+    _check_per_row("row_weights", row_weights, hidden)
+    if row_weights.is_complex():
+        raise TypeError(f"row_weights must be real numbers, not {row_weights.dtype}")
+    if row_weights.device != hidden.device:
+        raise ValueError(f"row_weights is on {row_weights.device}, hidden on {hidden.device}")
+
+
+def check_no_forward_mode(problem: Problem) -> None:
+    """Raises RuntimeError under forward-mode differentiation, which would find derivatives of zero."""
+    if any(unpack_dual(one).tangent is not None for one in (problem.hidden, problem.items)):
+        raise RuntimeError(
+            "the losses of effrec_kernels have no forward-mode derivative; kernel='reference' has one, and "
+            "so has sampled_cross_entropy_dense"
+        )
+
+
 def check_plain(name: str, tensor: Tensor) -> None:
-    """Raises TypeError for a DTensor: kernels read a tensor's own memory, of which a rank has a part."""
+    """Raises TypeError unless `tensor` is one that kernels can read: dense, and all of it on this rank."""
+    check_tensor(name, tensor)
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, not {tensor.layout}")
     module = sys.modules.get("torch.distributed.tensor")
     if module is not None and isinstance(tensor, module.DTensor):
         raise TypeError(
@@ -65,17 +95,17 @@ def check_negatives(
     """
     if (negatives is None) == (num_negatives is None):
         raise ValueError("give either num_negatives (drawn) or negatives (ids), and not both")
+    in_batch = whole_number("in_batch", in_batch)
     if negatives is None:
-        assert num_negatives is not None
-        if num_negatives < 1:
-            raise ValueError(f"num_negatives must be at least 1, not {num_negatives}")
-        if not 0 <= in_batch <= num_negatives:
-            raise ValueError(f"in_batch must be from 0 to num_negatives = {num_negatives}, not {in_batch}")
-        return num_negatives
+        number = whole_number("num_negatives", num_negatives, 1)
+        if not 0 <= in_batch <= number:
+            raise ValueError(f"in_batch must be from 0 to num_negatives = {number}, not {in_batch}")
+        return number
+    check_tensor("negatives", negatives)
     if in_batch:
         raise ValueError("in_batch is a share of drawn negatives; given ones hold what they hold")
     if negatives.dim() != 2 or negatives.shape[1] < 1 or (sets is not None and len(negatives) != sets):
-        raise ValueError(f"negatives must be [{name}, N] with {name} = {sets}, not {_shape(negatives)}")
+        raise ValueError(f"negatives must be [{name}, N] with {name} = {sets}, not {shape(negatives)}")
     if negatives.dtype not in INTEGERS:
         raise TypeError(f"negatives must be int32 or int64, not {negatives.dtype}")
     return negatives.shape[1]
@@ -88,7 +118,7 @@ def check_sampler(sampler: str | Popularity, items: Tensor) -> str:
             raise ValueError(
                 "sampler 'popularity' needs its table: sampler=effrec_kernels.popularity(counts)"
             )
-        check_choice("sampler", sampler, SAMPLERS)
+        one_of("sampler", sampler, SAMPLERS)
         return sampler
     table = sampler.alias
     if len(table) != len(items) or table.device != items.device:
@@ -99,42 +129,62 @@ def check_sampler(sampler: str | Popularity, items: Tensor) -> str:
     return "popularity"
 
 
-def check_sharing(sharing: str | int | Tensor, stride: int, hidden: Tensor, row_offset: int | Tensor) -> None:
-    """Raises ValueError unless `sharing` and its stride say which rows share negatives."""
-    tiles = isinstance(sharing, int) and not isinstance(sharing, bool)
-    if stride != 1 and not tiles:
+def check_sharing(
+    sharing: str | int | Tensor, stride: int, hidden: Tensor, row_offset: int | Tensor
+) -> tuple[int, int]:
+    """Returns a tile's rows and their distance, 1 and 1 where there are no tiles.
+
+    Raises ValueError or TypeError unless `sharing` and its stride say which rows share negatives.
+    """
+    apart = whole_number("sharing_stride", stride, 1, MAX_TILE)
+    tiles = is_whole(sharing)
+    if apart != 1 and not tiles:
         raise ValueError("sharing_stride is the distance of a tile's rows: sharing must be their number")
+    if tiles:
+        return whole_number("sharing", sharing, 1, MAX_TILE), apart
     if isinstance(sharing, Tensor):
         _check_boundaries(sharing, hidden, row_offset)
-    elif tiles:
-        assert isinstance(sharing, int)
-        if sharing < 1 or stride < 1:
-            raise ValueError(f"sharing and sharing_stride must be at least 1, not {sharing} and {stride}")
-    elif sharing not in ("row", "batch"):
+    elif not isinstance(sharing, str) or sharing not in ROW_OR_BATCH:
         raise ValueError(
-            f"sharing must be 'row', 'batch', a number of rows or a tensor of boundaries, not {sharing!r}"
+            "sharing must be 'row', 'batch', a number of rows or a tensor of boundaries, not "
+            f"{shown(sharing, ROW_OR_BATCH)}"
         )
+    return 1, 1
 
 
-def check_row_offset(row_offset: int | Tensor, hidden: Tensor) -> None:
-    """Raises ValueError unless rows are numbered from a number on, or each has one."""
-    if isinstance(row_offset, Tensor) and (
-        row_offset.shape != hidden.shape[:1] or row_offset.dtype != torch.int64
-    ):
-        raise ValueError(f"row_offset must be a number or int64 [M] with M = {len(hidden)}")
+def check_row_offset(row_offset: int | Tensor, hidden: Tensor) -> int:
+    """Returns the number of the first row, 0 where each has its own.
+
+    Raises ValueError or TypeError unless rows are numbered from a number on, or each has one.
+    """
+    if not isinstance(row_offset, Tensor):
+        return whole_number("row_offset", row_offset, LOWEST, (1 << 63) - 1 - len(hidden))
+    if row_offset.shape != hidden.shape[:1] or row_offset.dtype != torch.int64:
+        raise ValueError(
+            f"row_offset must be a number or int64 [M] with M = {len(hidden)}, not {row_offset.dtype} "
+            f"{shape(row_offset)}"
+        )
+    if row_offset.device != hidden.device:
+        raise ValueError(f"row_offset is on {row_offset.device}, hidden on {hidden.device}")
+    return 0
 
 
-def check_sparse(sharing: str | int | Tensor, rows: Tensor | None, kernel: str) -> None:
-    """Raises ValueError unless the rows of a sparse gradient are fewer than M N, and their number known."""
-    if isinstance(sharing, (str, int)) and sharing in ("row", 1):
+def check_sparse(items: Tensor, sharing: str, tile_rows: int, rows: Tensor | None, kernel: str) -> None:
+    """Raises ValueError unless a sparse gradient has rows fewer than M N, their number known, and a leaf."""
+    if sharing == "row" or (sharing == "tile" and tile_rows == 1):
         raise ValueError(
             "sparse=True wants negatives that rows share (sharing a number of 2 or more, boundaries or "
             "'batch'): where each row draws its own, the gradient would hold M N rows"
         )
-    if rows is not None and isinstance(sharing, int):
+    if rows is not None and sharing == "tile":
         raise ValueError("sparse=True counts tiles from the first row: row_offset must be a number")
     if kernel == "reference":
         raise ValueError("sparse=True is of the kernels triton and torch; the reference's gradient is dense")
+    if items.requires_grad and not items.is_leaf:
+        raise ValueError(
+            "sparse=True wants items to be a parameter itself: a sparse gradient does not pass through a "
+            "slice of one, or what else items were made by"
+        )
 
 
 def _check_boundaries(boundaries: Tensor, hidden: Tensor, row_offset: int | Tensor) -> None:
@@ -144,7 +194,7 @@ def _check_boundaries(boundaries: Tensor, hidden: Tensor, row_offset: int | Tens
     if boundaries.dim() != 1 or len(boundaries) < least or boundaries.dtype not in INTEGERS:
         raise ValueError(
             f"boundaries must be int [G + 1], first rows of the sequences and the last one's end, not "
-            f"{boundaries.dtype} {_shape(boundaries)}"
+            f"{boundaries.dtype} {shape(boundaries)}"
         )
     if boundaries.device != hidden.device:
         raise ValueError(f"boundaries are on {boundaries.device}, hidden on {hidden.device}")
@@ -154,116 +204,75 @@ def check_log_q(log_q: Tensor | None, items: Tensor, correction: str) -> None:
     """Raises ValueError or TypeError unless `log_q` is a float for each item, and used."""
     if log_q is None:
         return
+    check_tensor("log_q", log_q)
     if correction != "logq":
         raise ValueError(f"log_q is used by correction='logq', not by '{correction}'")
     if log_q.shape != items.shape[:1] or log_q.device != items.device:
-        raise ValueError(f"log_q must be [V] with V = {len(items)} on {items.device}, not {_shape(log_q)}")
+        raise ValueError(f"log_q must be [V] with V = {len(items)} on {items.device}, not {shape(log_q)}")
     if log_q.dtype not in FLOATS:
         raise TypeError(f"log_q must be a float tensor, not {log_q.dtype}")
+    if log_q.requires_grad:
+        raise TypeError("log_q is a constant and would not be trained: give log_q.detach()")
 
 
-def check_temperature(temperature: float) -> None:
-    """Raises ValueError unless logits can be divided by it."""
-    if not 0 < temperature < float("inf"):
+def check_runs(num_negatives: int, in_batch: int) -> None:
+    """Raises ValueError unless all runs of the block sampler are whole, as its law supposes."""
+    if num_negatives % RUN or in_batch % RUN:
+        raise ValueError(
+            f"sampler='block' with correction='logq' wants whole runs, num_negatives and in_batch multiples "
+            f"of {RUN}, not {num_negatives} and {in_batch}: the first ids of a run in part come more often"
+        )
+
+
+def check_temperature(temperature: float) -> float:
+    """Returns the temperature; raises ValueError or TypeError unless logits can be divided by it."""
+    what = "a number: to learn one divide hidden by it, for a tensor given here would not be trained"
+    number = real_number("temperature", temperature, what)
+    if not 0 < number < math.inf:
         raise ValueError(f"temperature must be positive, not {temperature}")
+    return number
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not '{value}'")
-
-
-def check_key(seed: int, step: int) -> None:
-    """Raises ValueError for a seed or step that the generator's key and counter cannot hold."""
-    if not -(1 << 63) <= seed < 1 << 63:
-        raise ValueError(f"seed must fit a signed 64-bit integer, not {seed}")
-    if not 0 <= step <= MASK:
-        raise ValueError(f"step must be in [0, 2^32), not {step}")
+def check_key(seed: int, step: int) -> tuple[int, int]:
+    """Returns both; raises ValueError or TypeError where the generator's key and counter cannot hold them."""
+    return whole_number("seed", seed), whole_number("step", step, 0, MASK)
 
 
 def check_state(state: Tensor, hidden: Tensor, seed: int, step: int) -> None:
-    """Raises ValueError unless `state` alone is the generator's key."""
-    if seed or step:
+    """Raises ValueError or TypeError unless `state` alone is the generator's key."""
+    check_tensor("rng_state", state)
+    if (seed, step) != (0, 0):
         raise ValueError("give either rng_state or seed and step, and not both")
     if state.shape != (2,) or state.dtype != torch.int64 or state.device != hidden.device:
         raise ValueError(
-            f"rng_state must be int64 [2] (seed, step) on {hidden.device}, not {state.dtype} {_shape(state)} "
+            f"rng_state must be int64 [2] (seed, step) on {hidden.device}, not {state.dtype} {shape(state)} "
             f"on {state.device}"
         )
 
 
 def check_reduction(reduction: str, normalizer: object) -> None:
-    """Raises ValueError for an unknown reduction, or a normaliser where nothing is summed."""
-    check_choice("reduction", reduction, REDUCTIONS)
-    if reduction == "none" and normalizer is not None:
-        raise ValueError("normalizer divides a sum; with reduction='none' divide the result yourself")
-
-
-def check_ids(problem: Problem) -> None:
-    """Raises IndexError for targets or negatives outside the table.
-
-    Always on a CPU; on other devices only with EFFREC_DEBUG=1, for looking at values there waits for them.
-    Targets and negatives equal to `ignore_index` are allowed, and so is anything in rows without a target.
-    Of a slice of the catalogue nothing is looked at: its numbers come from a problem that was.
-    """
-    if problem.objective == "apart" or not _looks_at(problem.targets):
+    """Raises ValueError or TypeError for an unknown reduction, or a normaliser that does not divide a sum."""
+    one_of("reduction", reduction, REDUCTIONS)
+    if normalizer is None:
         return
-    ignored, num_items = problem.ignore_index, len(problem.items)
-    _check_ids_in_range("targets", problem.targets, ignored, num_items)
-    if problem.negatives is not None:
-        negatives = problem.negatives
-        if problem.sharing == "row":
-            negatives = negatives[problem.targets != ignored]
-        _check_ids_in_range("negatives", negatives, ignored, num_items)
-    if problem.boundaries is not None:
-        _check_rising(problem.boundaries, len(problem.targets))
-
-
-def check_numbers(name: str, ids: Tensor, num_items: int) -> None:
-    """Raises TypeError or IndexError unless `ids` are items, as far as `check_ids` would look."""
-    if ids.dtype not in INTEGERS:
-        raise TypeError(f"{name} must be int32 or int64, not {ids.dtype}")
-    if _looks_at(ids):
-        _check_ids_in_range(name, ids, 0, num_items)
+    if reduction == "none":
+        raise ValueError("normalizer divides a sum; with reduction='none' divide the result yourself")
+    if not isinstance(normalizer, Tensor):
+        not_negative("normalizer", normalizer)
+    elif normalizer.dim() or normalizer.is_complex():
+        raise ValueError(
+            f"normalizer must be a number, or a tensor of no dimensions, not {normalizer.dtype} "
+            f"{shape(normalizer)}"
+        )
 
 
 def check_table(name: str, items: Tensor) -> None:
     """Raises TypeError or ValueError unless `items` is a table of rows."""
     check_plain(name, items)
     if items.dim() != 2 or len(items) < 1 or items.dtype not in FLOATS:
-        raise ValueError(
-            f"{name} must be float [V, D] with V of 1 or more, not {items.dtype} {_shape(items)}"
-        )
-
-
-def _looks_at(ids: Tensor) -> bool:
-    return ids.device.type == "cpu" or os.environ.get("EFFREC_DEBUG") == "1"
-
-
-def _check_rising(boundaries: Tensor, num_rows: int) -> None:
-    if (boundaries.diff() < 0).any() or boundaries[0] < 0 or boundaries[-1] > num_rows:
-        raise IndexError(f"boundaries must rise from 0 or more to {num_rows} rows at most, not {boundaries}")
-
-
-def _check_ids_in_range(name: str, ids: Tensor, ignored: int, num_items: int) -> None:
-    if not ids.numel():
-        return
-    low, high = torch.aminmax(ids)
-    if low >= 0 and high < num_items:
-        return
-    wrong = ids[(ids != ignored) & ((ids < 0) | (ids >= num_items))]
-    if wrong.numel():
-        raise IndexError(
-            f"{name} holds {wrong.numel()} ids outside [0, {num_items}), the first is {int(wrong[0])} "
-            f"(only ignore_index, {ignored}, may stand for no item)"
-        )
+        raise ValueError(f"{name} must be float [V, D] with V of 1 or more, not {items.dtype} {shape(items)}")
 
 
 def _check_per_row(name: str, tensor: Tensor, hidden: Tensor) -> None:
     if tensor.shape != hidden.shape[:1]:
-        raise ValueError(f"{name} must be [M] with M = {len(hidden)}, not {_shape(tensor)}")
-
-
-def _shape(tensor: Tensor) -> list[int]:
-    return list(tensor.shape)
+        raise ValueError(f"{name} must be [M] with M = {len(hidden)}, not {shape(tensor)}")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from . import chunks
-from .checks import check_ids
 from .full import Full
 from .groups import rows_of_groups
+from .looks import check_ids
 from .objectives import Results, Upstream
 from .parts import Part, Sums
 from .picked import Dense, Gathered

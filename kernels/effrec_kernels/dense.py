@@ -7,8 +7,9 @@ from torch import Tensor
 
 from .arguments import Form, Frame, Negatives, Stream, sampled_problem
 from .candidates import all_negatives, correction_term
-from .checks import check_ids, check_reduction
+from .checks import check_reduction
 from .evaluate import Reduction
+from .looks import check_ids
 from .popularity import Popularity
 from .problem import Problem
 

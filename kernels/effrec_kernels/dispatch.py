@@ -7,6 +7,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
+from .values import one_of
+
 KERNELS = ("auto", "triton", "torch", "reference")
 # Tensor cores with bfloat16, and atomics on it: from Ampere on.
 OLDEST_CAPABILITY = (8, 0)
@@ -32,8 +34,7 @@ def which_kernel(
         ValueError: there is no kernel of that name.
         KernelUnavailable: `triton` is asked for and cannot.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, not '{kernel}'")
+    one_of("kernel", kernel, KERNELS)
     if kernel not in ("auto", "triton"):
         return kernel
     device = where.device if isinstance(where, Tensor) else torch.device(where)
@@ -58,6 +59,8 @@ def _missing(device: torch.device) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (pip install triton)"
     if device.type == "cuda":
+        if not torch.cuda.is_available():
+            return "there is no CUDA device here"
         capability = torch.cuda.get_device_capability(device)
         if capability >= OLDEST_CAPABILITY:
             return None

@@ -11,7 +11,8 @@ from torch import Tensor
 from . import reference
 from .autograd import loss_rows, loss_sum
 from .candidates import all_negatives
-from .checks import check_ids
+from .checks import check_no_forward_mode
+from .looks import check_ids
 from .problem import Problem
 from .samplers import NO_ITEM
 
@@ -46,18 +47,24 @@ class Reduction:
 
     def divide(self, total: Tensor, problem: Problem) -> Tensor:
         """Returns the sum over rows divided; no targets at all give 0."""
-        by = self.normalizer
-        if by is None:
-            if self.kind == "sum":
-                return total
-            by = (problem.targets != problem.ignore_index).sum()
-        if isinstance(by, Tensor):
-            return total / torch.where(by == 0, 1, by).to(total.dtype)
-        return total / (by or 1.0)
+        if self.normalizer is None and self.kind == "sum":
+            return total
+        if self.normalizer is None:
+            return divided(total, (problem.targets != problem.ignore_index).sum())
+        return divided(total, self.normalizer)
+
+
+def divided(total: Tensor, by: float | Tensor) -> Tensor:
+    """Returns `total` divided by a number, of which 0 counts as 1."""
+    if isinstance(by, Tensor):
+        return total / torch.where(by == 0, 1, by).to(total.dtype)
+    return total / (by or 1.0)
 
 
 def evaluate(problem: Problem, reduction: Reduction, return_lse: bool = False) -> Any:
     """Returns the reduced loss of `problem`, and with `return_lse` each row's log-sum-exp [M] beside it."""
+    if problem.kernel != "reference":
+        check_no_forward_mode(problem)
     if problem.kernel == "torch" and not return_lse and _gradients_can_be_held(problem, reduction):
         total, _, _ = loss_sum(*problem.flat(), reduction.row_weights, *_wanted(problem))
         return reduction.divide(total, problem)

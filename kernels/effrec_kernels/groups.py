@@ -66,7 +66,9 @@ def num_tiles(row_start: int, num_rows: int, tile_rows: int, stride: int) -> int
     """Returns how many sets of negatives M rows from `row_start` on need, counted from `first_tile`."""
     if num_rows == 0:
         return 0
-    stretch, place = divmod(row_start + num_rows - 1, tile_rows * stride)
+    # Not divmod, which compiled graphs cannot trace.
+    last = row_start + num_rows - 1
+    stretch, place = last // (tile_rows * stride), last % (tile_rows * stride)
     return stretch * stride + min(place, stride - 1) + 1 - first_tile(row_start, tile_rows, stride)
 
 

@@ -80,8 +80,12 @@ def _loss_rows_backward_sparse(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _or_empty(of_hidden, problem.hidden), rows.ids, rows.values.to(problem.items.dtype)
 
 
-def _scaled(stored: Tensor, scale: Tensor, like: Tensor) -> Tensor:
-    """Returns `stored` times the number `scale` in the dtype of `like`: backward of `loss_sum`."""
+def _scaled(stored: Tensor, scale: Tensor, like: Tensor, beside: Tensor) -> Tensor:
+    """Returns `stored` times the number `scale` in the dtype of `like`: backward of `loss_sum`.
+
+    `stored` is the gradient by `like`. It depends on `beside` too, and a second derivative by either must be
+    noticed to be refused.
+    """
     return (stored * scale).to(like.dtype)
 
 
@@ -114,5 +118,5 @@ scaled = _define(
     "effrec_kernels::scaled",
     _scaled,
     mutates_args=(),
-    schema="(Tensor stored, Tensor scale, Tensor like) -> Tensor",
+    schema="(Tensor stored, Tensor scale, Tensor like, Tensor beside) -> Tensor",
 )

@@ -30,6 +30,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .tensors import INTEGERS, check_tensor, shape
+from .values import whole_number
+
 MASK = 0xFFFFFFFF
 ROUNDS = 10
 # The multipliers minus 2^32. A product with a 32-bit word then fits a signed 64-bit integer, and
@@ -111,7 +114,7 @@ def draw_negatives(rows: Tensor, num_negatives: int, num_items: int, *, seed: in
 
     Args:
         rows: int64 [M], global row numbers (>= 0): the same row draws the same ids wherever it is.
-        num_negatives: N, ids for each row; the first n of N ids are those of a draw of n.
+        num_negatives: N of 0 or more, ids for each row; the first n of N ids are those of a draw of n.
         num_items: V, below 2^31.
         seed: any 64-bit integer.
         step: in [0, 2^32).
@@ -120,11 +123,16 @@ def draw_negatives(rows: Tensor, num_negatives: int, num_items: int, *, seed: in
         int64 [M, N] on the rows' device.
 
     Raises:
-        ValueError: `num_items`, `num_negatives` or `step` is out of its range.
+        ValueError: a number is out of its range. TypeError: it is no whole number, or rows are no integers.
     """
-    _check_range(num_negatives, num_items, step)
-    ids = torch.empty(len(rows), num_negatives, dtype=torch.int64, device=rows.device)
-    fill(ids, rows, Key(seed, step), uniform(num_items))
+    check_tensor("rows", rows)
+    if rows.dtype not in INTEGERS or rows.dim() != 1:
+        raise TypeError(f"rows must be int64 [M], not {rows.dtype} {shape(rows)}")
+    number = whole_number("num_negatives", num_negatives, 0)
+    items = whole_number("num_items", num_items, 1, MAX_ITEMS)
+    key = Key(whole_number("seed", seed), whole_number("step", step, 0, MASK))
+    ids = torch.empty(len(rows), number, dtype=torch.int64, device=rows.device)
+    fill(ids, rows, key, uniform(items))
     return ids
 
 
@@ -184,12 +192,3 @@ def _two_word_ids(words: Words, num_items: int) -> list[Tensor]:
         carry = (low * num_items).bitwise_right_shift_(32)
         ids.append((high * num_items).add_(carry).bitwise_right_shift_(32))
     return ids
-
-
-def _check_range(num_negatives: int, num_items: int, step: int) -> None:
-    if not 1 <= num_items <= MAX_ITEMS:
-        raise ValueError(f"num_items must be in [1, 2^31), not {num_items}")
-    if num_negatives < 0:
-        raise ValueError(f"num_negatives must not be negative, but is {num_negatives}")
-    if not 0 <= step <= MASK:
-        raise ValueError(f"step must be in [0, 2^32), not {step}")

@@ -59,8 +59,11 @@ def coalesce(gradient: Tensor | RowSparse, *, compact: bool | None = None) -> Ro
         gradient: a sparse [V, D] tensor, or its rows; K slots.
         compact: False gives K slots again, the last of them unused, and waits for nothing. True gives as many
             as there are distinct rows, which a GPU must be waited for. None is True on a CPU alone.
+
+    Raises:
+        TypeError: the gradient is no sparse [V, D] tensor.
     """
-    given = gradient if isinstance(gradient, RowSparse) else RowSparse.of(gradient)
+    given = gradient if isinstance(gradient, RowSparse) else RowSparse.of(_sparse(gradient))
     if len(given.rows) == 0:
         return given
     rows, order = given.rows.sort(stable=True)
@@ -74,6 +77,13 @@ def coalesce(gradient: Tensor | RowSparse, *, compact: bool | None = None) -> Ro
     used = starts < len(rows)
     found = rows.index_select(0, starts.clamp(max=len(rows) - 1)).masked_fill_(~used, given.num_rows)
     return RowSparse(found, _run_sums(given.values, order, first, starts), given.num_rows)
+
+
+def _sparse(gradient: Tensor) -> Tensor:
+    if not isinstance(gradient, Tensor) or gradient.layout != torch.sparse_coo or gradient.dense_dim() != 1:
+        what = f"a {gradient.layout} tensor" if isinstance(gradient, Tensor) else type(gradient).__name__
+        raise TypeError(f"gradient must be a torch.sparse_coo [V, D] tensor, or a RowSparse, not {what}")
+    return gradient
 
 
 def _places(marks: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ KERNELS = Path(__file__).resolve().parents[2] / "kernels"
         ({"num_negatives": 3, "correction": "exakt"}, "correction must be one of exact, constant, none"),
         ({"num_negatives": 3, "reduction": "avg"}, "reduction must be one of mean, sum, none"),
         ({"num_negatives": 3, "reduction": "none", "normalizer": 3}, "divide the result yourself"),
-        ({"num_negatives": 3, "chunk_bytes": 0}, "chunk_bytes must be positive"),
+        ({"num_negatives": 3, "chunk_bytes": 0}, "chunk_bytes must be at least 1, not 0"),
         ({"num_negatives": 3, "seed": 1 << 63}, "seed must fit"),
         ({"num_negatives": 3, "step": -1}, "step must be"),
         ({"num_negatives": 3, "row_offset": torch.zeros(3, dtype=torch.int64)}, "row_offset must be"),

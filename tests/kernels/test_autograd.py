@@ -14,7 +14,7 @@ from effrec_kernels import (
 from effrec_kernels import picked as picked_module
 from effrec_kernels import shared as shared_module
 from kernel_cases import answer, make_case, oracle, relative, upstream_of
-from torch.autograd import grad, gradcheck
+from torch.autograd import forward_ad, grad, gradcheck
 from torch.utils.checkpoint import checkpoint
 
 # Loss, and its options beside tensors. Ten items a row go by products with the whole table, 200 by gathers.
@@ -142,6 +142,38 @@ def test_second_derivatives_are_refused(device, kernel, reduction):
     for first in (of_hidden, of_items):
         with pytest.raises(RuntimeError, match="no second derivative"):
             grad(first.sum(), hidden, retain_graph=True)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_cross_derivatives_are_refused_too(device, kernel, reduction):
+    """The gradient by one operand depends on the other: no silent zero there."""
+    loss, options = kernel
+    case = make_case(device=device)
+    hidden, table = case.leaves()
+    value = loss(hidden, table, case.targets, reduction=reduction, **options).sum()
+    of_hidden, of_items = grad(value, (hidden, table), create_graph=True)
+    for first, other in ((of_hidden, table), (of_items, hidden)):
+        with pytest.raises(RuntimeError, match="no second derivative"):
+            grad(first.sum(), other, retain_graph=True, allow_unused=True)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_forward_mode_is_refused_and_not_zero(device, kernel, reduction):
+    loss, options = kernel
+    case = make_case(device=device)
+
+    def of(hidden, **more):
+        return loss(hidden, case.items, case.targets, reduction=reduction, **options, **more)
+
+    tangent = torch.ones_like(case.hidden)
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(of, (case.hidden,), (tangent,))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        of(forward_ad.make_dual(case.hidden, tangent))
+    _, slope = torch.func.jvp(lambda hidden: of(hidden, kernel="reference"), (case.hidden,), (tangent,))
+    hidden = case.hidden.clone().requires_grad_()
+    of(hidden).sum().backward()
+    assert slope.sum().item() == pytest.approx(hidden.grad.sum().item(), rel=1e-3)
 
 
 def test_the_ways_out_have_second_derivatives(device):

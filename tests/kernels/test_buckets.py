@@ -10,6 +10,7 @@ from effrec_kernels.buckets import bucket_sizes, directions
 from effrec_kernels.rng import Key
 from kernel_cases import check, make_case, relative, upstream_of
 from test_memory import allocations, run_of
+from torch._dynamo.testing import CompileCounterWithBackend
 
 Buckets = namedtuple("Buckets", "rows items")
 KEY = {"seed": 5, "step": 2}
@@ -243,13 +244,84 @@ def test_autocast_and_compiled_graphs(device):
     torch.testing.assert_close(compiled(*case.tensors), plain)
 
 
+def test_one_graph_for_any_number_of_rows(device):
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(scalable_cross_entropy, backend=counter, fullgraph=True)
+    torch._dynamo.reset()
+    counts = []
+    for step, rows in enumerate([33, 40, 27, 50]):
+        case = make_case(rows=rows, items=300, device=device)
+        results = []
+        for loss in (scalable_cross_entropy, compiled):
+            hidden, items = case.leaves()
+            value = loss(hidden, items, case.targets, seed=3, step=step)
+            value.backward()
+            results.append((value.detach(), hidden.grad, items.grad))
+        assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+        counts.append(counter.frame_count)
+    assert counts[2] == counts[-1], f"compiled again at each number of rows: {counts}"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_targets_outside_the_table_are_found_in_rows_of_no_bucket(compiled):
+    case = make_case(items=60)
+    options = {"num_buckets": 1, "bucket_rows": 1, "bucket_items": 5, **KEY}
+    loss = scalable_cross_entropy
+    if compiled:
+        loss = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    case.targets[1:] = 60
+    with pytest.raises(IndexError, match=r"targets holds 32 ids outside \[0, 60\), the first is 60"):
+        loss(*case.tensors, **options)
+
+
+def test_micro_batches_add_up_to_all_that_is_covered():
+    """The sum over covered positions, divided by their number in all micro-batches."""
+    case = make_case(items=300)
+    options = {"num_buckets": 2, "bucket_rows": 5, "bucket_items": 6, **KEY}
+    parts = [case.hidden[:20], case.hidden[20:]], [case.targets[:20], case.targets[20:]]
+    total, number, rows = 0.0, 0, []
+    for hidden, targets in zip(*parts, strict=True):
+        loss, covered = scalable_cross_entropy(
+            hidden, case.items, targets, reduction="sum", return_covered=True, **options
+        )
+        assert covered.dtype == torch.bool
+        rows.append(scalable_cross_entropy(hidden, case.items, targets, reduction="none", **options))
+        assert loss.item() == pytest.approx(rows[-1].sum().item(), rel=1e-6)
+        assert (rows[-1][~covered] == 0).all()
+        mean = scalable_cross_entropy(hidden, case.items, targets, **options)
+        assert mean.item() == pytest.approx(loss.item() / int(covered.sum()), rel=1e-6)
+        total, number = total + loss.item(), number + int(covered.sum())
+    assert 0 < number < 28
+    normalizer = torch.tensor(float(number))
+    divided = [
+        scalable_cross_entropy(hidden, case.items, targets, normalizer=normalizer, **options).item()
+        for hidden, targets in zip(*parts, strict=True)
+    ]
+    assert sum(divided) == pytest.approx(total / number, rel=1e-6)
+
+
+def test_row_weights_multiply_positions():
+    case = make_case(items=300)
+    options = {"num_buckets": 3, "bucket_rows": 7, "bucket_items": 6, **KEY}
+    case.weights[case.targets == -100] = float("nan")
+    plain = scalable_cross_entropy(*case.tensors, reduction="none", **options)
+    weighed = scalable_cross_entropy(*case.tensors, reduction="none", row_weights=case.weights, **options)
+    live = case.targets != -100
+    assert torch.equal(weighed[live], (plain * case.weights)[live])
+    assert (weighed[~live] == 0).all()
+    mean, covered = scalable_cross_entropy(
+        *case.tensors, row_weights=case.weights, return_covered=True, **options
+    )
+    assert mean.item() == pytest.approx(weighed.sum().item() / int(covered.sum()), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"num_buckets": 0}, "num_buckets must be at least 1"),
         ({"bucket_rows": 0}, "bucket_rows must be at least 1"),
         ({"bucket_items": 0}, "bucket_items must be at least 1"),
-        ({"reduction": "sum"}, "reduction must be one of mean, none"),
+        ({"reduction": "avg"}, "reduction must be one of mean, sum, none"),
         ({"step": -1}, "step must be"),
         ({"temperature": 0}, "temperature must be positive"),
     ],

@@ -316,3 +316,97 @@ def test_given_negatives_are_not_drawn_in_batch():
     case = make_case()
     with pytest.raises(ValueError, match="share of drawn negatives"):
         sampled_cross_entropy(*case.tensors, negatives=case.negatives, in_batch=2)
+
+
+@pytest.mark.parametrize("loss", [sampled_cross_entropy, sampled_cross_entropy_dense])
+def test_given_ids_have_the_law_of_the_table_that_drew_them(device, loss):
+    case = make_case(device=device)
+    table = skewed(1001, device)
+    options = {"sampler": table, "correction": "logq"}
+    drawn_here = loss(*case.tensors, num_negatives=15, seed=5, step=2, **options)
+    given = loss(*case.tensors, negatives=drawn(case, 15, sampler=table), **options)
+    torch.testing.assert_close(given, drawn_here)
+    stated = loss(
+        *case.tensors, negatives=drawn(case, 15, sampler=table), correction="logq", log_q=table.log_q
+    )
+    assert torch.equal(given, stated)
+
+
+@pytest.mark.parametrize(("number", "in_batch"), [(100, 0), (9, 0), (128, 5)])
+def test_a_run_in_part_has_no_law(number, in_batch):
+    case = make_case()
+    options = {"num_negatives": number, "in_batch": in_batch, "sampler": "block"}
+    table = skewed(1001)
+    with pytest.raises(ValueError, match="multiples of 64" if not in_batch else "how often an item"):
+        sampled_cross_entropy(*case.tensors, correction="logq", **options)
+    for correction, log_q in (("exact", None), ("none", None), ("logq", table.log_q)):
+        assert torch.isfinite(
+            sampled_cross_entropy(*case.tensors, correction=correction, log_q=log_q, **options)
+        )
+
+
+@pytest.mark.parametrize("kernel", ["torch", "reference"])
+def test_an_item_that_is_never_drawn_and_is_in_a_slot(kernel):
+    """Its correction would be infinite and the loss no number: counts contradict the targets."""
+    case = make_case(items=20)
+    counts = torch.arange(20) + 1
+    counts[int(case.targets[1])] = 0
+    options = {"correction": "logq", "kernel": kernel}
+    in_batch = {"num_negatives": 8, "in_batch": 4, **options}
+    never = popularity(counts, smoothing=0)
+    with pytest.raises(ValueError, match=f"log_q is -inf at item {int(case.targets[1])}, as if"):
+        sampled_cross_entropy(*case.tensors, sampler=never, **in_batch)
+    assert torch.isfinite(sampled_cross_entropy(*case.tensors, sampler=popularity(counts), **in_batch))
+    assert torch.isfinite(sampled_cross_entropy(*case.tensors, sampler=never, num_negatives=8, **options))
+    with pytest.raises(ValueError, match="log_q is -inf at item"):
+        sampled_cross_entropy(
+            *case.tensors, negatives=case.targets[:, None].clamp(min=0), sampler=never, **options
+        )
+    with pytest.raises(ValueError, match="log_q is -inf at item"):
+        sampled_cross_entropy(*case.tensors, num_negatives=8, log_q=never.log_q, **options)
+    with pytest.raises(ValueError, match="log_q holds NaN"):
+        sampled_cross_entropy(
+            *case.tensors, num_negatives=8, log_q=never.log_q.masked_fill(counts == 3, math.nan), **options
+        )
+
+
+@pytest.mark.parametrize("kernel", ["torch", "reference"])
+def test_log_q_keeps_its_digits_in_float64(kernel):
+    case = make_case(dtype=torch.float64)
+    log_q = torch.linspace(-9, -5, 1001, dtype=torch.float64)
+    shift = log_q - log_q.float().double()
+    assert shift.abs().max() > 1e-8
+    options = {"negatives": case.negatives, "correction": "logq", "kernel": kernel, "reduction": "none"}
+    found = sampled_cross_entropy(*case.tensors, log_q=log_q, **options)
+    k = -math.log(15) - log_q[case.negatives]
+    products = (case.hidden[:, None] * case.items[case.negatives]).sum(2) + k
+    positive = (case.hidden * case.items[case.targets.clamp(min=0)]).sum(1)
+    products[case.negatives == case.targets[:, None]] = -math.inf
+    true = torch.cat([positive[:, None], products], 1).logsumexp(1) - positive
+    torch.testing.assert_close(found, true.masked_fill(case.targets == -100, 0), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [200.0, 1000.0, -3.0])
+def test_powers_of_any_size(power):
+    counts = torch.tensor([1000.0, 999.0, 1.0, 0.0, 1e300], dtype=torch.float64)
+    table = popularity(counts[:4], power, smoothing=0)
+    best = {200.0: 0, 1000.0: 0, -3.0: 2}[power]
+    assert table.log_q.argmax() == best
+    ratio = (table.log_q[1] - table.log_q[0]).item()
+    if power > 0:
+        assert ratio == pytest.approx(power * math.log(0.999), rel=1e-4)
+    assert table.log_q[3] == -math.inf
+    assert table.log_q.double().exp().sum().item() == pytest.approx(1, abs=1e-6)
+    assert popularity(counts, 2.0).log_q.argmax() == 4
+    even = popularity(torch.full((3,), 1000.0), power)
+    torch.testing.assert_close(even.log_q, torch.full((3,), -math.log(3)))
+
+
+def test_a_table_is_saved_and_loaded_without_trusting_the_file(tmp_path):
+    table = skewed(37)
+    torch.save(table, tmp_path / "table.pt")
+    torch.save(vars(table), tmp_path / "tensors.pt")
+    loaded = torch.load(tmp_path / "table.pt", weights_only=True)
+    rebuilt = Popularity(**torch.load(tmp_path / "tensors.pt", weights_only=True))
+    for other in (loaded, rebuilt):
+        assert all(torch.equal(vars(table)[name], vars(other)[name]) for name in vars(table))
