@@ -5,6 +5,7 @@ from .binary import binary_cross_entropy_sampled, gbce, gbce_beta
 from .buckets import scalable_cross_entropy
 from .dense import sampled_cross_entropy_dense
 from .dispatch import KERNELS, KernelUnavailable, which_kernel
+from .drawn import drawn_ids
 from .linear import linear_cross_entropy
 from .lookup import vocab_parallel_embedding, vocab_parallel_range
 from .parallel import vocab_parallel_cross_entropy
@@ -26,6 +27,7 @@ __all__ = [
     "binary_cross_entropy_sampled",
     "coalesce",
     "draw_negatives",
+    "drawn_ids",
     "flops",
     "gbce",
     "gbce_beta",
