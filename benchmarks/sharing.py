@@ -1,7 +1,8 @@
 """Quality against who shares negatives: records and plots made from the folders of finished runs.
 
-`python benchmarks/sharing.py record FOLDER` reads every run below FOLDER, all of one dataset, and writes
-`results/sharing-DATASET-DEVICE.json`; `python benchmarks/sharing.py plot` draws from those files
+`python benchmarks/sharing.py record FOLDER PACE` reads every run below FOLDER, all of one dataset, and writes
+`results/sharing-DATASET-DEVICE.json`. Below PACE are runs of the same settings, a few steps each, made on an
+idle machine: they say what a step takes. `python benchmarks/sharing.py plot` draws from those files
 `docs/plots/sharing-DATASET.svg`, and wants matplotlib.
 """
 
@@ -61,16 +62,22 @@ def best_until(run: dict[str, Any], step_s: float, seconds: float) -> float:
     return max((score for step, score in run["curve"] if step * step_s <= seconds), default=0.0)
 
 
-def records_of(runs: list[dict[str, Any]]) -> list[records.Record]:
+def records_of(runs: list[dict[str, Any]], pace: list[dict[str, Any]]) -> list[records.Record]:
     """Returns one record for each number of negatives and each way to share them, over seeds."""
+    step_s = {(run["negatives"], run["shared"]): run["step_s"] for run in pace}
     cells: dict[int, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: (run["negatives"], ORDER.index(run["shared"]), run["seed"])):
         cells[run["negatives"]][run["shared"]].append(run)
-    return [record for negatives, peers in cells.items() for record in _cell(negatives, peers)]
+    return [
+        record
+        for negatives, peers in cells.items()
+        for record in _cell(negatives, peers, {shared: step_s[negatives, shared] for shared in peers})
+    ]
 
 
-def _cell(negatives: int, peers: dict[str, list[dict[str, Any]]]) -> list[records.Record]:
-    step_s = {shared: min(run["step_s"] for run in runs) for shared, runs in peers.items()}
+def _cell(
+    negatives: int, peers: dict[str, list[dict[str, Any]]], step_s: dict[str, float]
+) -> list[records.Record]:
     curve = next(iter(peers.values()))[0]["curve"]
     steps, curves = curve[-1][0], len(curve) > 1
     shortest = steps * min(step_s.values())
@@ -88,18 +95,22 @@ def _cell(negatives: int, peers: dict[str, list[dict[str, Any]]]) -> list[record
     return made
 
 
-def keep(folder: Path) -> None:
-    """Writes the records of all runs below a folder."""
+def runs_below(folder: Path) -> list[dict[str, Any]]:
+    """Returns what all finished runs below a folder say."""
+    return [run_of(path.parent) for path in sorted(folder.rglob("result.json"))]
+
+
+def keep(folder: Path, pace: Path) -> None:
+    """Writes the records of all runs below a folder, with the pace of those below another."""
     import torch
 
-    runs = [run_of(path.parent) for path in sorted(folder.rglob("result.json"))]
-    for record in records_of(runs):
+    for record in records_of(runs_below(folder), runs_below(pace)):
         commit = record["runs"][0]["commit"]
         records.keep(RESULTS, records.stamped(record, torch.device("cpu")) | {"commit": commit})
 
 
 def plot() -> None:
-    """Draws one figure for each dataset: quality by who shares, and by time."""
+    """Draws one figure for each dataset: quality by who shares, by rows read, and by time."""
     for path in sorted(RESULTS.glob("sharing-*.json")):
         kept = records.read(path)
         PLOTS.mkdir(exist_ok=True)
@@ -111,18 +122,16 @@ def _draw(kept: list[records.Record], path: Path) -> None:
     from matplotlib import pyplot
 
     matplotlib.rcParams.update({"svg.hashsalt": "effrec", "svg.fonttype": "none", "font.size": 9})
-    curves = [
-        record for record in kept if record["cell"] == "N = 511" and len(record["runs"][0]["curve"]) > 1
-    ]
-    count = 2 if curves else 1
-    figure, panels = pyplot.subplots(
-        1, count, figsize=(4.5 * count, 3.4), layout="constrained", squeeze=False
-    )
+    curves = [record for record in kept if record["cell"] == "N = 511" and len(_curve(record)) > 1]
+    count = 3 if curves else 2
+    figure, panels = pyplot.subplots(1, count, figsize=(4.2 * count, 3.4), layout="constrained")
     for cell in dict.fromkeys(record["cell"] for record in kept):
-        _draw_modes(panels[0, 0], cell, [record for record in kept if record["cell"] == cell])
+        of_cell = [record for record in kept if record["cell"] == cell]
+        _draw_modes(panels[0], cell, of_cell)
+        _draw_reads(panels[1], cell, of_cell)
     if curves:
-        _draw_curves(panels[0, 1], curves)
-    for axes in panels[0]:
+        _draw_curves(panels[2], curves)
+    for axes in panels:
         axes.set_ylim(0, None)
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
@@ -147,6 +156,16 @@ def _draw_modes(axes: Any, cell: str, kept: list[records.Record]) -> None:
     axes.set(xlabel="negatives shared by", ylabel="test NDCG@10")
 
 
+def _draw_reads(axes: Any, cell: str, kept: list[records.Record]) -> None:
+    """Draws the median over seeds against the rows of the table that forward reads for each target, N / T."""
+    sizes = {"row": 1} | {name: int(name.split()[-1]) for name in ORDER if name.startswith("tiles")}
+    drawn = [record for record in kept if record["peer"] in sizes]
+    reads = [record["runs"][0]["negatives"] / sizes[record["peer"]] for record in drawn]
+    axes.plot(reads, [record["figures"]["test"]["median"] for record in drawn], "o-", label=cell)
+    axes.set_xscale("log", base=2)
+    axes.set(xlabel="rows of the table read for each target, N / T", ylabel="test NDCG@10")
+
+
 def _draw_curves(axes: Any, kept: list[records.Record]) -> None:
     """Draws the mean over seeds of the best validation score so far against seconds."""
     for record in kept:
@@ -159,6 +178,6 @@ def _draw_curves(axes: Any, kept: list[records.Record]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "record":
-        keep(Path(sys.argv[2]))
+        keep(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         plot()

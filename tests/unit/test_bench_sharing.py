@@ -37,13 +37,15 @@ def write_run(folder, shared, seed, curve, test, step_s):
 
 @pytest.fixture
 def results(sharing, tmp_path, monkeypatch):
-    runs = tmp_path / "runs"
+    runs, pace = tmp_path / "runs", tmp_path / "pace"
     for seed, lift in ((1, 0.0), (2, 0.1)):
-        write_run(runs / f"row-{seed}", "row", seed, [(10, 0.1), (20, 0.3 + lift)], 0.2 + lift, 2.0)
-        write_run(runs / f"tile-{seed}", "tile", seed, [(10, 0.2), (20, 0.25)], 0.15, 1.0)
+        write_run(runs / f"row-{seed}", "row", seed, [(10, 0.1), (20, 0.3 + lift)], 0.2 + lift, 9.0)
+        write_run(runs / f"tile-{seed}", "tile", seed, [(10, 0.2), (20, 0.25)], 0.15, 9.0)
+    write_run(pace / "row", "row", 1, [(5, 0.0)], 0.0, 2.0)
+    write_run(pace / "tile", "tile", 1, [(5, 0.0)], 0.0, 1.0)
     monkeypatch.setattr(sharing, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(sharing, "PLOTS", tmp_path / "plots")
-    sharing.keep(runs)
+    sharing.keep(runs, pace)
     return tmp_path / "results"
 
 
