@@ -9,8 +9,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import checks
-from .ranks import Meeting, Ranks, Slice, place
+from .checks import check_table
+from .looks import check_numbers
+from .meeting import Brought, Slice, meet, meeting_place
+from .ranks import Ranks, place
+from .rng import MAX_ITEMS
+from .values import whole_number
 
 
 def vocab_parallel_range(num_items: int, *, group: dist.ProcessGroup | None = None) -> range:
@@ -20,6 +24,7 @@ def vocab_parallel_range(num_items: int, *, group: dist.ProcessGroup | None = No
         ValueError: there are fewer items than ranks.
     """
     rank, size = place(group)
+    num_items = whole_number("num_items", num_items)
     if num_items < size:
         raise ValueError(f"{num_items} items are too few for {size} ranks: each holds one or more")
     return range(num_items * rank // size, num_items * (rank + 1) // size)
@@ -45,7 +50,8 @@ def vocab_parallel_embedding(
         num_items: V.
         first_item: number of this rank's first item. The ranks' slices, in any order, make up [0, V).
         group: the ranks; None is the default group.
-        replicated: all ranks bring the same ids, which are not gathered, and the same gradient flows back.
+        replicated: all ranks bring the same ids, which are compared and not gathered, and the same gradient
+            flows back.
 
     Returns:
         [..., D] in the table's dtype, bit for bit the rows of the whole table.
@@ -61,19 +67,23 @@ def vocab_parallel_embedding(
         TypeError: ids are no integers, or the slice is a DTensor.
         IndexError: an id is outside the catalogue (looked for on a CPU; on CUDA with EFFREC_DEBUG=1).
     """
-    flat = ids.flatten()
-    wants = torch.is_grad_enabled() and local_items.requires_grad
-    compared = (local_items.shape[1:], local_items.dtype, wants)
-    mine = Slice(first_item, len(local_items))
 
-    def check() -> None:
-        checks.check_table("local_items", local_items)
-        checks.check_numbers("ids", ids, num_items)
+    def bring() -> Brought:
+        number = whole_number("num_items", num_items, 1, MAX_ITEMS)
+        check_table("local_items", local_items)
+        check_numbers("ids", ids, number)
+        mine = Slice(whole_number("first_item", first_item, 0, MAX_ITEMS), len(local_items))
+        if ids.device != local_items.device:
+            raise ValueError(f"ids are on {ids.device}, local_items on {local_items.device}")
+        wants = torch.is_grad_enabled() and local_items.requires_grad
+        compared = (local_items.shape[1:], local_items.dtype, wants)
+        same = {"ids": ids} if replicated else {}
+        return Brought(number, mine, ids.numel(), 0, replicated, local_items.device, compared, same)
 
-    meeting = Meeting(group, num_items, mine, len(flat), 0, replicated, compared, check)
-    ranks = meeting.hold(local_items.device)
-    rows = _LookUp.apply(local_items, ranks.gather(flat.long()) - first_item, ranks)
-    return rows.view(*ids.shape, -1)
+    ranks = meet(group, meeting_place(group, local_items, ids), bring)
+    at = ranks.gather(ids.flatten().long()) - first_item
+    # Of no ids the width would be anyone's guess.
+    return _LookUp.apply(local_items, at, ranks).view(*ids.shape, local_items.shape[1])
 
 
 class _LookUp(torch.autograd.Function):

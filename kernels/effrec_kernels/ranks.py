@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-# The numbers that ranks tell each other at the start of a call.
-_OK, _FIRST, _COUNT, _ROWS, _BOUNDARIES, _FINGERPRINT = range(6)
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The items of one rank.
-
-    Attributes:
-        first: number of the first in the catalogue.
-        count: how many there are.
-    """
-
-    first: int
-    count: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +48,7 @@ class Ranks:
             return own
         padded = _padded(own, widest)
         out = padded.new_empty(self.size * widest, *own.shape[1:])
-        _gather(out, padded, self.group)
+        gather_into(out, padded, self.group)
         if min(counts) == widest:
             return out
         pieces = zip(out.split(widest), counts, strict=True)
@@ -125,106 +108,6 @@ def place(group: dist.ProcessGroup | None) -> tuple[int, int]:
     return rank, dist.get_world_size(group)
 
 
-@dataclass(frozen=True)
-class Meeting:
-    """What a rank comes to a call with.
-
-    Attributes:
-        group: None is the default one.
-        num_items: V.
-        mine: this rank's items.
-        rows: how many rows it brings.
-        boundaries: how many boundaries of sequences.
-        replicated: whether all ranks bring the same rows.
-        options: what must be the same on all ranks; its `repr` is compared.
-        check: raises where this rank's arguments are wrong.
-    """
-
-    group: dist.ProcessGroup | None
-    num_items: int
-    mine: Slice
-    rows: int
-    boundaries: int
-    replicated: bool
-    options: Any
-    check: Callable[[], None]
-
-    def hold(self, device: torch.device) -> Ranks:
-        """Returns the ranks, once each has been heard: one all-gather of 48 bytes, read on the host.
-
-        Raises:
-            ValueError: on every rank, where arguments do not fit together, or slices do not make up the
-                catalogue. A rank whose own arguments are wrong raises what is wrong with them.
-        """
-        rank, size = place(self.group)
-        fault = self._fault()
-        told = self._told(fault, device)
-        if size > 1:
-            gathered = told.new_empty(size * len(told))
-            _gather(gathered, told, self.group)
-            told = gathered
-        everyone = told.view(size, -1).tolist()
-        if fault is not None:
-            raise fault
-        _check_agreement(everyone, self.replicated)
-        check_slices([Slice(one[_FIRST], one[_COUNT]) for one in everyone], self.num_items)
-        rows, boundaries = (tuple(one[at] for one in everyone) for at in (_ROWS, _BOUNDARIES))
-        return Ranks(self.group, rank, size, rows, boundaries, self.replicated)
-
-    def _fault(self) -> Exception | None:
-        try:
-            self.check()
-        except Exception as fault:
-            return fault
-        return None
-
-    def _told(self, fault: Exception | None, device: torch.device) -> Tensor:
-        compared = repr((self.num_items, self.replicated, self.options)).encode()
-        numbers = [
-            int(fault is None), self.mine.first, self.mine.count, self.rows, self.boundaries,
-            zlib.crc32(compared),
-        ]  # fmt: skip
-        return torch.tensor(numbers, dtype=torch.int64, device=device)
-
-
-def _check_agreement(everyone: list[list[int]], replicated: bool) -> None:
-    """Raises ValueError where a rank refused its arguments, or has others than rank 0."""
-    for rank, one in enumerate(everyone):
-        if not one[_OK]:
-            raise ValueError(f"rank {rank} was given arguments that it refuses; its own error says which")
-        if one[_FINGERPRINT] != everyone[0][_FINGERPRINT]:
-            raise ValueError(
-                f"ranks 0 and {rank} were given different options: all but rows, their weights and the slice "
-                "must be the same on every rank: dtypes, seed, step, a row_offset that is a number, and what "
-                "wants a gradient"
-            )
-        if replicated and one[_ROWS] != everyone[0][_ROWS]:
-            raise ValueError(
-                f"with replicated=True all ranks bring the same rows, but rank 0 brings {everyone[0][_ROWS]} "
-                f"and rank {rank} brings {one[_ROWS]}"
-            )
-
-
-def check_slices(slices: Sequence[Slice], num_items: int) -> None:
-    """Raises ValueError unless the ranks' slices make up the catalogue, each item on one rank."""
-    end = 0
-    for first, count, rank in sorted((one.first, one.count, rank) for rank, one in enumerate(slices)):
-        if first < end:
-            raise ValueError(
-                f"{_named(first, min(end, first + count))} are on rank {rank} and on another one"
-            )
-        if first > end:
-            raise ValueError(f"{_named(end, first)} are on no rank")
-        end = first + count
-    if end != num_items:
-        what = "are on no rank" if end < num_items else f"are beyond the catalogue of {num_items}"
-        raise ValueError(f"{_named(*sorted((end, num_items)))} {what}")
-
-
-def _named(first: int, after: int) -> str:
-    return f"items {first} to {after - 1}"
-
-
 def _padded(rows: Tensor, count: int) -> Tensor:
     """Returns `rows` contiguous, with zeros behind them to `count`."""
     if len(rows) == count:
@@ -232,8 +115,9 @@ def _padded(rows: Tensor, count: int) -> Tensor:
     return torch.cat([rows, rows.new_zeros(count - len(rows), *rows.shape[1:])])
 
 
-# PyTorch 2.13 has renamed the two that follow.
-def _gather(out: Tensor, own: Tensor, group: dist.ProcessGroup | None) -> None:
+# PyTorch 2.13 has renamed what the two that follow call.
+def gather_into(out: Tensor, own: Tensor, group: dist.ProcessGroup | None) -> None:
+    """Fills `out` with what each rank has in `own`, as many numbers each, in rank order."""
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     gather(out, own, group=group)
 

@@ -5,6 +5,7 @@ What it finds is written to FOLDER/RANK.pt.
 
 import itertools
 import sys
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +15,8 @@ from effrec_kernels import linear_cross_entropy, sampled_cross_entropy
 from effrec_kernels import vocab_parallel_cross_entropy as parallel_loss
 from effrec_kernels import vocab_parallel_embedding as parallel_rows
 from parallel_cases import CASES, cut, data_of, options_of, parts, run
+from parallel_faults import ITEMS, different, equal, faults, slice_of, told
 from parallel_model import TOY_ITEMS, toy_batch, train
-
-ITEMS = 20
-
-
-def slice_of(items, rank, size):
-    start, end = list(itertools.pairwise(cut(items, size)))[rank]
-    return start, end
 
 
 def values(rank, size):
@@ -65,7 +60,8 @@ def counted(rank, size):
         hidden = torch.randn(8, 4).requires_grad_()
         items = torch.randn(5, 4).requires_grad_()
         place = {"num_items": 5 * size, "first_item": 5 * rank, "replicated": replicated}
-        parallel_loss(hidden, items, torch.arange(8), num_negatives=3, **place).backward()
+        compared = {"rng_state": torch.tensor([1, 2]), "normalizer": torch.tensor(8.0)}
+        parallel_loss(hidden, items, torch.arange(8), num_negatives=3, **compared, **place).backward()
         parallel_rows(torch.arange(8), items, **place).sum().backward()
         values_of[replicated] = list(sent)
     for name, function in kept.items():
@@ -90,14 +86,6 @@ def training(rank, size):
         partial(parallel_loss, **place),
         dist.all_reduce,
     )
-
-
-def told(function, *tensors, **options):
-    try:
-        function(*tensors, **options)
-    except Exception as fault:
-        return f"{type(fault).__name__}: {fault}"
-    return "no error"
 
 
 def errors(rank, size):
@@ -165,6 +153,9 @@ def quick(rank, size):
         "counted": counted(rank, size),
         "training": training(rank, size),
         "errors": errors(rank, size),
+        "different": different(rank, size),
+        "equal": equal(rank, size),
+        "faults": faults(rank, size),
     }
 
 
@@ -186,7 +177,14 @@ def fsdp(rank, size):
 def main():
     folder, rank, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    # A rank that waits in vain for another says so, long before the test gives up.
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=100),
+    )
     found = {"quick": quick, "fsdp": fsdp}[sys.argv[4]](rank, size)
     torch.save(found, folder / f"{rank}.pt")
     dist.barrier()

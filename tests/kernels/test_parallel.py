@@ -17,12 +17,13 @@ from effrec_kernels import (
 from effrec_kernels.arguments import Form, Frame, Negatives, Stream, full_problem, sampled_problem
 from effrec_kernels.candidates import Packing
 from effrec_kernels.compute import compute
+from effrec_kernels.meeting import Slice, check_slices
 from effrec_kernels.objectives import Upstream
 from effrec_kernels.parts import Sums
-from effrec_kernels.ranks import Slice, check_slices
 from effrec_kernels.slices import slice_of
 from kernel_cases import make_case, relative
 from parallel_cases import CASES, data_of, one_process, options_of, parts, run
+from parallel_faults import FAULTS, LOOK_UP_FAULTS
 from parallel_model import Whole, toy_batch, train
 from torch.nn.functional import embedding
 
@@ -161,6 +162,37 @@ def test_one_ranks_fault_reaches_the_others(ranks, name, own):
     assert told[1].startswith(own)
     for other in (*told[:1], *told[2:]):
         assert other.startswith("ValueError: rank 1 was given arguments that it refuses")
+
+
+def test_a_look_up_offers_no_number_for_no_item(ranks):
+    assert "ignore_index" not in ranks[1]["errors"]["look-up id"]
+
+
+WRONG_ON_ONE = [(True, name, own) for name, (_, own) in FAULTS.items()]
+WRONG_ON_ONE += [(False, name, own) for name, (_, own) in LOOK_UP_FAULTS.items()]
+
+
+@pytest.mark.parametrize(("of_loss", "name", "own"), WRONG_ON_ONE)
+def test_no_argument_of_one_rank_leaves_others_waiting(ranks, of_loss, name, own):
+    on_one, on_all = zip(*(rank["faults"][of_loss, name] for rank in ranks), strict=True)
+    assert on_one[1].startswith(own)
+    for other in (*on_one[:1], *on_one[2:]):
+        assert other.startswith("ValueError: rank 1 was given arguments that it refuses")
+    assert all(told.startswith(own) for told in on_all)
+
+
+def test_tensors_that_all_must_share_are_compared_by_value(ranks):
+    for rank in ranks:
+        for name, told in rank["different"].items():
+            assert told.startswith(f"ValueError: ranks 0 and {len(ranks) - 1} were given different values"), (
+                name
+            )
+            assert name in told
+
+
+def test_what_is_of_own_rows_or_equal_is_no_difference(ranks):
+    for rank in ranks:
+        assert set(rank["equal"].values()) == {"no error"}, rank["equal"]
 
 
 @pytest.mark.slow
