@@ -69,7 +69,7 @@ def sampled_cross_entropy(
         row_weights: [M], multiplies rows' losses.
         ignore_index: see `targets`.
         reduction: `mean` over rows with a target (0 if there are none), `sum` or `none` for [M].
-        normalizer: divides the sum in place of the count: the whole step's count where this is part of it.
+        normalizer: divides the sum in place of the count (0 counts as 1): the whole step's if this is part.
         return_lse: return (loss, log-sum-exp [M]) instead, both differentiable.
         deterministic: the same bits in every run, whatever it costs.
         sparse: give `items`, a parameter of its own, a gradient of the rows that were used alone: a sparse
@@ -83,8 +83,8 @@ def sampled_cross_entropy(
 
     Raises:
         ValueError, TypeError: shapes, dtypes or options do not fit. IndexError: an id is outside the table
-            (always looked for on a CPU; on CUDA with EFFREC_DEBUG=1).
-        KernelUnavailable: `kernel` cannot run here. RuntimeError: a second derivative is asked for.
+            (looked for on a CPU; on CUDA with EFFREC_DEBUG=1; so are NaN and a slot's -inf in `log_q`).
+        KernelUnavailable: `kernel` cannot run here. RuntimeError: a second or forward-mode derivative.
     """
     check_reduction(reduction, normalizer)
     stream = Stream(seed, step, rng_state, row_offset)
