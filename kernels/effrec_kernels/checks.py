@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from .looks import check_ids as check_ids
-from .looks import check_numbers as check_numbers
 from .popularity import Popularity
 from .problem import RUN, SAMPLERS, Problem
 from .rng import MASK, MAX_ITEMS

@@ -83,8 +83,16 @@ def popularity(counts: Tensor, power: float = 1.0, smoothing: float = 1.0) -> Po
 
 
 def mixed_log_q(log_q: Tensor | float, log_frequency: Tensor, in_batch: float) -> Tensor:
-    """Returns log of (1 - s) exp(log_q) + s exp(log_frequency) for a share s in [0, 1], float32 [V]."""
-    drawn = log_frequency.new_full((), log_q) if isinstance(log_q, float) else log_q
+    """Returns log of (1 - s) exp(log_q) + s exp(log_frequency) for a share s in [0, 1], float32 [V].
+
+    Raises:
+        ValueError, TypeError: the share is outside of [0, 1], or what should be a tensor or a number is none.
+    """
+    if not 0 <= real_number("in_batch", in_batch) <= 1:
+        raise ValueError(f"in_batch must be a share of the slots in [0, 1], not {in_batch}")
+    check_tensor("log_frequency", log_frequency)
+    given = log_q if isinstance(log_q, Tensor) else real_number("log_q", log_q)
+    drawn = log_frequency.new_full((), given) if isinstance(given, float) else given
     log_share = math.log(in_batch) if in_batch > 0 else -math.inf
     log_rest = math.log1p(-in_batch) if in_batch < 1 else -math.inf
     return torch.logaddexp(drawn + log_rest, log_frequency + log_share)

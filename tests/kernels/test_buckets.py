@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 import torch
 from effrec_kernels import reference, sampled_cross_entropy, scalable_cross_entropy
-from effrec_kernels.buckets import bucket_sizes, directions
+from effrec_kernels.buckets import bucket_sizes, directions, fill_buckets
 from effrec_kernels.rng import Key
 from kernel_cases import check, make_case, relative, upstream_of
 from test_memory import allocations, run_of
@@ -260,6 +260,14 @@ def test_one_graph_for_any_number_of_rows(device):
         assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
         counts.append(counter.frame_count)
     assert counts[2] == counts[-1], f"compiled again at each number of rows: {counts}"
+
+
+@pytest.mark.parametrize("rounding", [None, torch.bfloat16])
+@pytest.mark.parametrize("mix", [False, True])
+def test_the_operator_keeps_pytorchs_contract(device, mix, rounding):
+    case = make_case(items=60, device=device)
+    options = (None, 3, -100, 5, 2, 4, 6, 7, mix, 1 << 20, rounding)
+    torch.library.opcheck(fill_buckets, (*case.tensors, *options))
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -14,6 +14,7 @@ from effrec_kernels import (
     gbce,
     gbce_beta,
     linear_cross_entropy,
+    mixed_log_q,
     popularity,
     sampled_cross_entropy,
     sampled_cross_entropy_dense,
@@ -226,6 +227,12 @@ def test_a_group_that_is_refused_is_not_added():
         moving.add_param_group({"params": [torch.nn.Parameter(torch.zeros(3, 2))], "lr": -5})
     assert len(moving.param_groups) == 1
     assert copy.deepcopy(moving)._kernel == "auto"
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_that_is_none(share):
+    with pytest.raises(ValueError, match=r"in_batch must be a share of the slots in \[0, 1\]"):
+        mixed_log_q(-3.0, torch.zeros(4), share)
 
 
 @pytest.mark.parametrize(
