@@ -14,7 +14,7 @@ from .dispatch import which_kernel
 from .groups import num_tiles
 from .popularity import Popularity
 from .problem import CORRECTIONS, Problem
-from .values import one_of, whole_number
+from .values import one_of, whole_number, yes_or_no
 
 
 # The attributes of the following are the arguments of `sampled_cross_entropy`.
@@ -137,6 +137,8 @@ def _check(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, frame: Fr
     checks.check_temperature(form.temperature)
     one_of("correction", form.correction, CORRECTIONS)
     whole_number("ignore_index", frame.ignore_index)
+    yes_or_no("deterministic", frame.deterministic)
+    yes_or_no("sparse", frame.sparse)
     chunk_room(frame.chunk_bytes, hidden.device)
 
 

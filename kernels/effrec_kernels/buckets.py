@@ -24,7 +24,7 @@ from .evaluate import Reduction, divided
 from .looks import check_targets
 from .rng import Key, Mapping, Words, fill
 from .sampled import sampled_cross_entropy
-from .values import whole_number
+from .values import whole_number, yes_or_no
 
 # Streams of draws of their own (`rng.fill`): of directions, and of weights that mix states.
 DIRECTION_FLAG, MIX_FLAG = 0x40000000, 0x20000000
@@ -127,6 +127,7 @@ def _buckets(
     """Returns `fill_buckets` of G, b_x and b_y, its other arguments checked."""
     ignored, first = whole_number("ignore_index", ignore_index), check_row_offset(draws.row_offset, hidden)
     numbers = draws.row_offset if isinstance(draws.row_offset, Tensor) else None
+    yes_or_no("mix", mix)
     room = chunk_room(chunk_bytes, hidden.device)
     key = draws.seed, draws.step
     with torch.no_grad():

@@ -225,8 +225,11 @@ def check_runs(num_negatives: int, in_batch: int) -> None:
 
 def check_temperature(temperature: float) -> float:
     """Returns the temperature; raises ValueError or TypeError unless logits can be divided by it."""
-    what = "a number: to learn one divide hidden by it, for a tensor given here would not be trained"
-    number = real_number("temperature", temperature, what)
+    if isinstance(temperature, Tensor):
+        raise TypeError(
+            "temperature must be a number: a tensor would not be trained; divide hidden by it instead"
+        )
+    number = real_number("temperature", temperature)
     if not 0 < number < math.inf:
         raise ValueError(f"temperature must be positive, not {temperature}")
     return number

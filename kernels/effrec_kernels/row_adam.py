@@ -86,8 +86,10 @@ def adam_rows_(
             PyTorch's holds copies of a few rows on a CPU and of all rows elsewhere.
 
     Raises:
-        KernelUnavailable: `kernel` cannot run here.
+        TypeError: the gradient is no `RowSparse`. KernelUnavailable: `kernel` cannot run here.
     """
+    if not isinstance(gradient, RowSparse):
+        raise TypeError(f"gradient must be a RowSparse, as coalesce makes it, not {type(gradient).__name__}")
     if len(gradient.rows) == 0:
         return
     with torch.no_grad():

@@ -36,17 +36,23 @@ def is_whole(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, Tensor)
 
 
-def real_number(name: str, value: Any, what: str = "a number") -> float:
-    """Returns `value` as a float of Python; `what` says in an error what it should be.
+def real_number(name: str, value: Any) -> float:
+    """Returns `value` as a float of Python.
 
     Raises:
         TypeError: it is no number. Tensors are none, for reading one on a device waits for it.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, (bool, str, Tensor)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be {what}, not {shown(value)}")
+    if isinstance(value, (bool, str, Tensor)) or getattr(value, "ndim", None) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, not {shown(value)}")
     return float(value)
+
+
+def yes_or_no(name: str, value: Any) -> None:
+    """Raises TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {shown(value)}")
 
 
 def not_negative(name: str, value: Any) -> float:

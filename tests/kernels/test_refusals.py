@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 from effrec_kernels import (
+    AdamRule,
     KernelUnavailable,
+    Moments,
     RowAdam,
+    adam_rows_,
     binary_cross_entropy_sampled,
     coalesce,
     draw_negatives,
@@ -80,7 +83,10 @@ def test_integers_of_numpy_are_integers(kernel):
         ({"correction": "exakt"}, ValueError, "did you mean 'exact'"),
         ({"sharing": "rows"}, ValueError, "number of rows or a tensor of boundaries.*did you mean 'row'"),
         ({"sharing": True}, ValueError, "sharing must be 'row', 'batch', a number of rows"),
-        ({"temperature": "1"}, TypeError, "temperature must be a number"),
+        ({"temperature": "1"}, TypeError, "temperature must be a number, not '1'"),
+        ({"temperature": np.ones(2)}, TypeError, "temperature must be a number"),
+        ({"deterministic": "no"}, TypeError, "deterministic must be True or False, not 'no'"),
+        ({"sparse": 1, "sharing": 2}, TypeError, "sparse must be True or False, not 1"),
         ({"temperature": torch.tensor(1.0, requires_grad=True)}, TypeError, "divide hidden by it"),
         ({"rng_state": [1, 2]}, TypeError, "rng_state must be a tensor, not list"),
         ({"row_weights": [1.0] * 33}, TypeError, "row_weights must be a tensor, not list"),
@@ -196,6 +202,7 @@ def test_draws_of_nothing(rows, options, error, message):
         ({"row_offset": torch.zeros(33)}, ValueError, r"row_offset must be a number or int64 \[M\]"),
         ({"row_offset": torch.arange(32)}, ValueError, r"row_offset must be a number or int64 \[M\]"),
         ({"seed": 1.9}, TypeError, "seed must be a whole number"),
+        ({"mix": None}, TypeError, "mix must be True or False"),
     ],
 )
 def test_buckets_of_nothing(options, error, message):
@@ -217,6 +224,13 @@ def test_an_optimizer_out_of_range(options, message):
         RowAdam([table], **options)
     with pytest.raises(ValueError, match=message):
         RowAdam([{"params": [table], **options}])
+
+
+def test_moving_rows_by_a_dense_gradient():
+    table = torch.zeros(3, 2)
+    rule = AdamRule(1.0, (0.9, 0.999), 1e-8, 0.0, False)
+    with pytest.raises(TypeError, match="gradient must be a RowSparse"):
+        adam_rows_(table, Moments.of(table), torch.ones(3, 2), rule)
 
 
 def test_a_group_that_is_refused_is_not_added():
