@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -117,6 +118,14 @@ def test_the_width_is_the_models_where_none_is_given(data):
     method = CCE(config(dim=None))
     method.prepare(data)
     assert "rows of width 32" in method.choices()["method.loss"]
+
+
+def test_the_example_of_the_docs_runs():
+    page = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    found = {}
+    exec(example.replace("cuda", "cpu").replace("bfloat16", "float32"), found)
+    assert 0 < found["most"] < found["V"]
 
 
 def going_on(data, state, **settings):
