@@ -31,16 +31,20 @@ def main(argv: list[str]) -> int:
 
 
 def renew_tables() -> int:
-    """Makes the tables of README and docs anew from the kept records, and names the files that changed."""
+    """Makes the tables of README and docs anew from the kept records, and says which files changed."""
     from effrec_cli.bench.tables import documents, renewed
 
     if not _RESULTS.is_dir():
         raise ConfigError("Tables are made in effrec's source tree.", where=str(_RESULTS))
+    changed = False
     for page in documents(_TREE):
         text = renewed(page, _RESULTS)
         if text != page.read_text(encoding="utf-8"):
             page.write_text(text, encoding="utf-8")
             say(f"renewed {page.relative_to(_TREE)}")
+            changed = True
+    if not changed:
+        say("all tables are as the kept records make them: nothing to renew")
     return 0
 
 

@@ -289,6 +289,18 @@ def test_tables_outside_a_source_tree_are_refused(tmp_path, monkeypatch):
         bench.main(["--tables"])
 
 
+def test_renewing_tables_says_what_changed(tmp_path, monkeypatch, capsys):
+    results, page = tmp_path / "results", tmp_path / "README.md"
+    results.mkdir()
+    page.write_text("<!-- bench:loss -->\nold\n<!-- /bench:loss -->\n")
+    monkeypatch.setattr(bench, "_RESULTS", results)
+    monkeypatch.setattr(bench, "_TREE", tmp_path)
+    assert bench.main(["--tables"]) == 0
+    assert capsys.readouterr().out == "renewed README.md\n"
+    assert bench.main(["--tables"]) == 0
+    assert capsys.readouterr().out.endswith("nothing to renew\n")
+
+
 @pytest.mark.slow
 def test_a_whole_run_gives_its_figures(tmp_path, monkeypatch):
     monkeypatch.setenv("EFFREC_DATA", str(tmp_path))
