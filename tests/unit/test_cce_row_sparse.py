@@ -149,9 +149,9 @@ def test_rows_are_chosen_where_a_step_draws_few(items, own, chosen):
 @pytest.mark.parametrize(
     ("items", "own", "why"),
     [
-        (4000, {}, "true: a step draws {rows:,} rows, no more than a quarter of 4,000 items"),
-        (1000, {}, "false: a step draws {rows:,} rows, more than a quarter of 1,000 items"),
-        (4000, {"sharing": "row"}, "false: sparse_rows=true needs targets that share negatives: with their "
+        (4000, {}, "true, for a step draws {rows:,} rows, no more than a quarter of 4,000 items"),
+        (1000, {}, "false, for a step draws {rows:,} rows, more than a quarter of 1,000 items"),
+        (4000, {"sharing": "row"}, "false, for true needs targets that share negatives: with their "
          "own, a step draws too many rows"),
     ],
 )  # fmt: skip
@@ -168,7 +168,9 @@ def test_a_run_that_goes_on_says_what_it_began_with():
     made.recall({"sparse_rows": True})
     made.prepare(chain())
     assert made.config.optimizer.sparse_rows is True
-    assert made.choices()["optimizer.sparse_rows"].startswith("true, as the run began; chosen here: false: ")
+    assert made.choices()["optimizer.sparse_rows"].startswith(
+        "true, as the run began; chosen here: false, for "
+    )
 
 
 def test_rows_of_a_step_are_counted_once(monkeypatch):

@@ -65,11 +65,14 @@ def pays(config: Config, data: RecData) -> Choice[bool]:
     """
     refusal = _refusal(config)
     if refusal is not None:
-        return Choice(False, f"false: {refusal.rstrip('.')}")
+        why = refusal.removeprefix(f"{PATH.rpartition('.')[2]}=").rstrip(".")
+        return Choice(False, f"false, for {why[0].lower()}{why[1:]}")
     drawn, most = rows_of_step(config, data), math.floor(LARGEST_SHARE * data.num_items)
     few = drawn <= most
     value, than = ("true", "no more than") if few else ("false", "more than")
-    return Choice(few, f"{value}: a step draws {drawn:,} rows, {than} a quarter of {data.num_items:,} items")
+    return Choice(
+        few, f"{value}, for a step draws {drawn:,} rows, {than} a quarter of {data.num_items:,} items"
+    )
 
 
 def _refusal(config: Config) -> str | None:
