@@ -1,8 +1,9 @@
 """A number by which tensors are compared without being sent, computed where they are.
 
-Words are weighted by place and summed, 1,024 at a time, modulo 2^64, and each sum is stirred; the same is
-done with the sums until one is left. One changed word is always seen; other changes are missed with odds of
-about 2^-64.
+Words of 32 bits or fewer are multiplied by odd weights of 64 by place and summed, 1,024 at a time, modulo
+2^64, and each sum is stirred; the same is done with the sums until one is left. One changed word is always
+seen; other changes are missed with odds of 2^-64, or up to 2^-32 where the highest bits alone change. (Words
+of 64 bits would not do: two changes of their highest bits cancel out under any odd weights.)
 
 Source of the stirring: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 """
@@ -19,7 +20,7 @@ from torch.nn.functional import pad
 SPAN = 1 << 10
 # Words whose products are held at a time, 8 bytes each.
 _AT_A_TIME = 1 << 22
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+_WORDS = {1: torch.uint8, 2: torch.int16}
 # 0xBF58476D1CE4E5B9 and 0x94D049BB133111EB as signed numbers.
 _FIRST, _SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
@@ -37,7 +38,7 @@ def checksum(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
 def _words(tensor: Tensor) -> Tensor:
     """Returns the bits of a tensor as integers [n]."""
     flat = tensor.detach().reshape(-1).contiguous()
-    return flat.view(_WORDS.get(flat.element_size(), torch.int64))
+    return flat.view(_WORDS.get(flat.element_size(), torch.int32))
 
 
 def _folded(words: Tensor, weights: Tensor) -> Tensor:

@@ -20,6 +20,15 @@ def test_a_checksum_is_of_every_bit_and_its_place(dtype):
     assert sum_of(tensor.view(1, -1).expand(2, -1)) == sum_of(torch.stack([tensor, tensor]))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_signs_do_not_cancel_out(dtype):
+    """However many numbers change theirs: the highest bits are the ones that weights move the least."""
+    numbers = torch.rand(SPAN, generator=torch.Generator().manual_seed(1)).to(dtype) + 1
+    for count in range(1, SPAN + 1):
+        changed = torch.cat([-numbers[:count], numbers[count:]])
+        assert sum_of(changed) != sum_of(numbers), count
+
+
 def sum_of(*tensors):
     return checksum(tensors, torch.device("cpu")).item()
 
