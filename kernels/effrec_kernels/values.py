@@ -33,7 +33,7 @@ def is_whole(value: Any) -> bool:
     """Returns whether `value` is an integer, of Python or of another library."""
     if isinstance(value, int):
         return not isinstance(value, bool)
-    return hasattr(value, "__index__") and not isinstance(value, Tensor)
+    return hasattr(value, "__index__") and not _is_array(value)
 
 
 def real_number(name: str, value: Any) -> float:
@@ -44,7 +44,7 @@ def real_number(name: str, value: Any) -> float:
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, (bool, str, Tensor)) or getattr(value, "ndim", None) or not hasattr(value, "__float__"):
+    if isinstance(value, (bool, str)) or _is_array(value) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {shown(value)}")
     return float(value)
 
@@ -75,6 +75,11 @@ def shown(value: Any, choices: Sequence[str] = ()) -> str:
         near = difflib.get_close_matches(value, choices, n=1)
         return f"'{value}'" + (f"; did you mean '{near[0]}'?" if near else "")
     return "a tensor" if isinstance(value, Tensor) else f"{value!r} ({type(value).__name__})"
+
+
+def _is_array(value: Any) -> bool:
+    """Returns whether `value` is a tensor, or an array of numpy with dimensions: both look like numbers."""
+    return isinstance(value, Tensor) or getattr(value, "ndim", 0) > 0
 
 
 def _range(value: int, low: int, high: int) -> str:

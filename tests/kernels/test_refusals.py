@@ -85,6 +85,8 @@ def test_integers_of_numpy_are_integers(kernel):
         ({"sharing": True}, ValueError, "sharing must be 'row', 'batch', a number of rows"),
         ({"temperature": "1"}, TypeError, "temperature must be a number, not '1'"),
         ({"temperature": np.ones(2)}, TypeError, "temperature must be a number"),
+        ({"sharing": np.array([0, 33])}, ValueError, "sharing must be 'row', 'batch', a number of rows or a"),
+        ({"seed": np.array([1])}, TypeError, "seed must be a whole number"),
         ({"deterministic": "no"}, TypeError, "deterministic must be True or False, not 'no'"),
         ({"sparse": 1, "sharing": 2}, TypeError, "sparse must be True or False, not 1"),
         ({"temperature": torch.tensor(1.0, requires_grad=True)}, TypeError, "divide hidden by it"),
