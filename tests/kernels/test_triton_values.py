@@ -1,12 +1,13 @@
 """The Triton kernels against the oracle: in the interpreter on a CPU, compiled on a GPU, in one file."""
 
+import dataclasses
 from functools import partial
 
 import pytest
 import torch
 from effrec_kernels import linear_cross_entropy, popularity, reference, sampled_cross_entropy
 from effrec_kernels.binary import binary_cross_entropy_sampled, gbce
-from kernel_cases import check, make_case, relative, upstream_of
+from kernel_cases import answer, check, make_case, relative, upstream_of
 
 pytest.importorskip("triton")
 
@@ -46,6 +47,7 @@ DRAWS = {
     "row": {},
     "numbered rows": {"row_offset": "scattered"},
     "tile": {"sharing": 4, "sharing_stride": 3, "row_offset": 5},
+    "tile before row 0": {"sharing": 4, "sharing_stride": 3, "row_offset": -7},
     "large tile": {"sharing": 64},
     "sequence": {"sharing": "boundaries", "row_offset": 7},
     "batch": {"sharing": "batch"},
@@ -164,6 +166,31 @@ def test_strides_slices_and_padding(device, sharing):
     torch.testing.assert_close(strided[0].grad[:, 1:49:2], plain[0].grad)
     torch.testing.assert_close(strided[1].grad[:-1], plain[1].grad)
     assert not strided[1].grad[-1].any()
+
+
+@pytest.mark.parametrize("draw", ["numbered rows", "tile", "sequence"])
+def test_vectors_with_strides(device, draw):
+    """Targets, row numbers, boundaries and log q may be columns of matrices."""
+    case = make_case(items=40, dim=8, device=device)
+    options = options_of(DRAWS[draw], device=device, items=40)
+    options |= {"log_q": -torch.rand(40, device=device), "correction": "logq", "num_negatives": 9, **KEY}
+    apart = {
+        name: torch.stack([value, value + 1], dim=1)[:, 0] if isinstance(value, torch.Tensor) else value
+        for name, value in options.items()
+    }
+    column = dataclasses.replace(case, targets=torch.stack([case.targets, case.targets + 1], dim=1)[:, 0])
+    whole = answer(case, sampled_cross_entropy, kernel="triton", **options)
+    strided = answer(column, sampled_cross_entropy, kernel="triton", **apart)
+    torch.testing.assert_close(strided, whole)
+
+
+@pytest.mark.parametrize("sharing", ["row", 4])
+def test_rows_without_a_target_are_not_drawn_whatever_marks_them(device, sharing):
+    """A mark in [0, V) is the number of an item, which `in_batch` must not draw for it."""
+    case = make_case(items=40, dim=8, device=device)
+    case.targets[case.targets == 5] = 6
+    case.targets[case.targets == -100] = 5
+    check_both(case, num_negatives=12, in_batch=12, sharing=sharing, ignore_index=5, **KEY)
 
 
 def test_no_rows_and_no_targets(device):

@@ -99,10 +99,12 @@ def arguments_of(problem: Problem) -> Arguments:
     given, items = problem.negatives, len(problem.items)
     drawn_from = num_runs(items) if problem.sampler == "block" else items
     compute = DTYPES[problem.compute_dtype]
-    return {
-        "hidden": problem.hidden, "items": problem.items, "targets": problem.targets, "rows": problem.rows,
-        "boundaries": problem.boundaries, "negatives": given, "state": problem.state,
-        "thresholds": problem.thresholds, "alias": problem.alias,
+    vectors = {
+        "targets": problem.targets, "rows": problem.rows, "boundaries": problem.boundaries,
+        "state": problem.state, "thresholds": problem.thresholds, "alias": problem.alias,
+    }  # fmt: skip
+    return {name: _dense(vector) for name, vector in vectors.items()} | {
+        "hidden": problem.hidden, "items": problem.items, "negatives": given,
         "row_start": problem.row_start, "num_rows": len(problem.hidden), "dim": problem.hidden.shape[1],
         "num_negatives": items if full else problem.num_negatives, "num_items": items,
         "in_batch": problem.in_batch or None, "ignore_index": problem.ignore_index,
@@ -117,11 +119,16 @@ def arguments_of(problem: Problem) -> Arguments:
     } | _corrections(problem)  # fmt: skip
 
 
+def _dense(vector: Tensor | None) -> Tensor | None:
+    """Returns numbers one after the other, as kernels read them: a column of a matrix is copied."""
+    return None if vector is None else vector.contiguous()
+
+
 def _corrections(problem: Problem) -> Arguments:
     """Returns how k comes to the logits: from the row's count of usable ids, by item, or as one number."""
     log_others = math.log(max(len(problem.items) - 1, 1))
     draws = math.log(max(problem.num_negatives, 1))
-    by_item = problem.log_q if problem.correction == "logq" else None
+    by_item = _dense(problem.log_q) if problem.correction == "logq" else None
     constant = {
         "none": 0.0,
         "exact": 0.0,

@@ -18,7 +18,8 @@ def block_of_ids(
 
     Args:
         source: N, V, the generator's state, alias table or None twice, given ids (pointer, distances of rows
-            and of ids; or None), and the batch's targets with their number and how many to draw (or None).
+            and of ids; or None), and the batch's targets with their number, what marks rows without one and
+            how many to draw (or None).
         key: number of the row or group that draws.
         given_row: row of the given ids.
         first: position among the N.
@@ -27,9 +28,10 @@ def block_of_ids(
         TWO_WORDS: whether a uniform or block draw takes two random words and not one.
         COUNT: how many ids, a power of two and at least 4.
     """
-    count, num_items, state, thresholds, alias, given, given_stride, given_step, targets, rows, in_batch = (
-        source
-    )
+    (
+        count, num_items, state, thresholds, alias, given, given_stride, given_step,
+        targets, rows, ignore_index, in_batch,
+    ) = source  # fmt: skip
     place = first + tl.arange(0, COUNT)
     inside = place < count
     if SAMPLER == "given":
@@ -47,6 +49,7 @@ def block_of_ids(
     if in_batch is not None:
         drawn = one_word_ids(state, key, first, rows, COUNT, IN_BATCH_FLAG)
         theirs = tl.load(targets + drawn, mask=place < in_batch, other=-1)
-        ids = tl.where(place < in_batch, theirs, ids)
+        # The mark may be a number that an item has.
+        ids = tl.where(place < in_batch, tl.where(theirs == ignore_index, -1, theirs), ids)
     usable = inside & (ids >= 0) & (ids < num_items)
     return tl.where(usable, ids, 0).to(tl.int32), usable

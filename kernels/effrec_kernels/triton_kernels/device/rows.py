@@ -70,7 +70,7 @@ def rows_forward(
     states, table = (hidden, dim, hidden_row, hidden_step), (items, dim, items_row, items_step)
     source = (
         num_negatives, num_items, state, thresholds, alias, negatives, negatives_row, negatives_step,
-        targets, num_rows, in_batch,
+        targets, num_rows, ignore_index, in_batch,
     )  # fmt: skip
     key = row_start + row if rows is None else tl.load(rows + row)
     positive = _positive_logit(states, table, row, target, scale, COMPUTE, BLOCK_D, CHUNKS)
@@ -153,7 +153,7 @@ def rows_backward(
     states, table = (hidden, dim, hidden_row, hidden_step), (items, dim, items_row, items_step)
     source = (
         num_negatives, num_items, state, thresholds, alias, negatives, negatives_row, negatives_step,
-        targets, num_rows, in_batch,
+        targets, num_rows, ignore_index, in_batch,
     )  # fmt: skip
     key = row_start + row if rows is None else tl.load(rows + row)
     row_shift, upstream = tl.load(shift + row), tl.load(of_loss + row)

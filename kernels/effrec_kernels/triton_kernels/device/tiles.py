@@ -34,7 +34,9 @@ def rows_of_group(
         return row_start + begin, begin, number * 0 + 1, tl.load(boundaries + group + 1).to(tl.int64) - begin
     else:
         tl.static_assert(LAYOUT == "tiles")
-        first = number // stride * (tile * stride) + number % stride - row_start
+        # `first_group` is a multiple of S: exact where it is negative, too, and `//` would round towards 0.
+        stretch, place = first_group // stride + group // stride, group % stride
+        first = stretch * (tile * stride) + place - row_start
         before = tl.maximum(0, (stride - 1 - first) // stride)
         first += before * stride
         count = tl.minimum(tile - before, (num_rows - first + stride - 1) // stride)
@@ -111,7 +113,7 @@ def tiles_forward(
     states, table = (hidden, dim, hidden_row, hidden_step), (items, dim, items_row, items_step)
     source = (
         num_negatives, num_items, state, thresholds, alias, negatives, negatives_row, negatives_step,
-        targets, num_rows, in_batch,
+        targets, num_rows, ignore_index, in_batch,
     )  # fmt: skip
     places = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
     for top in range(tl.program_id(0) % lanes * BLOCK_M, size, lanes * BLOCK_M):
@@ -219,7 +221,7 @@ def tiles_backward(
     states, table = (hidden, dim, hidden_row, hidden_step), (items, dim, items_row, items_step)
     source = (
         num_negatives, num_items, state, thresholds, alias, negatives, negatives_row, negatives_step,
-        targets, num_rows, in_batch,
+        targets, num_rows, ignore_index, in_batch,
     )  # fmt: skip
     places = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
     ids, exists = block_of_ids(source, key, group, first, SAMPLER, RUN, TWO_WORDS, BLOCK_N)
