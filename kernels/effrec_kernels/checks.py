@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from .looks import check_ids as check_ids
 from .popularity import Popularity
 from .problem import RUN, SAMPLERS, Problem
 from .rng import MASK, MAX_ITEMS

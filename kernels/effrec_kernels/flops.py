@@ -26,17 +26,28 @@ _counted = (torch.ops.effrec_kernels.loss_sum, torch.ops.effrec_kernels.loss_row
 @register_flop_formula(_counted, get_raw=True)
 def _forward(*flat: Any, **_: Any) -> int:
     """Returns the operations of a forward pass and of the gradients that are computed along with it."""
-    return _passes(flat, 1 + sum(flat[PROBLEM_SIZE + 1 :]))
+    return passes(flat, 1 + sum(flat[PROBLEM_SIZE + 1 :]))
 
 
 @register_flop_formula(torch.ops.effrec_kernels.loss_rows_backward, get_raw=True)
 def _backward(*flat: Any, **_: Any) -> int:
     """Returns the operations of a backward pass: logits again, and each gradient that is wanted."""
-    return _passes(flat, 1 + sum(flat[-2:]))
+    return passes(flat, 1 + sum(flat[-2:]))
 
 
-def _passes(flat: tuple[Any, ...], times: int) -> int:
-    """Returns the operations of `times` products of rows with their candidates."""
+@register_flop_formula(torch.ops.effrec_kernels.loss_rows_backward_sparse, get_raw=True)
+def _backward_sparse(*flat: Any, **_: Any) -> int:
+    """Returns the same, the gradient by items among those that are wanted."""
+    return passes(flat, 2 + flat[-1])
+
+
+def passes(flat: tuple[Any, ...], times: int) -> int:
+    """Returns the operations of `times` products of rows with their candidates.
+
+    Args:
+        flat: the arguments of an operator, those of its problem first.
+        times: how many products.
+    """
     problem = Problem(*flat[:PROBLEM_SIZE])
     candidates = problem.num_negatives + 1 if problem.num_negatives else len(problem.items)
     return times * loss_flops(len(problem.hidden), candidates, problem.hidden.shape[1])

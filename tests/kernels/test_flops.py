@@ -1,5 +1,7 @@
 """PyTorch's counter of operations sees the losses, a fused one as large as its plain form."""
 
+import importlib
+
 import effrec_kernels
 import pytest
 import torch
@@ -44,3 +46,21 @@ def test_the_sampled_softmax_counts_its_candidates_alone(rows, reduction):
         assert counted(loss) == 2 * M * (N + 1) * D
     passes = 3 if reduction == "mean" else 4  # kept rows' gradients need the logits again
     assert counted(lambda: loss().sum().backward()) == passes * 2 * M * (N + 1) * D
+
+
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_every_kernel_and_kind_of_gradient_is_counted(rows, kernel, sparse):
+    """Forward, logits again and both gradients, of which Triton's forward makes that by hidden states."""
+    if kernel == "triton":
+        pytest.importorskip("triton")
+        # A counter knows the formulas that there are when it is made.
+        importlib.import_module("effrec_kernels.triton_kernels.operators")
+
+    def loss():
+        options = {"num_negatives": N, "sharing": 4, "sparse": sparse, "reduction": "none", "kernel": kernel}
+        return effrec_kernels.sampled_cross_entropy(*rows, **options)
+
+    with torch.no_grad():
+        assert counted(loss) == 2 * M * (N + 1) * D
+    assert counted(lambda: loss().sum().backward()) == 4 * 2 * M * (N + 1) * D

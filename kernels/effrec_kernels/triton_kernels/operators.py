@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
-from ..checks import check_ids
+from ..flops import passes
+from ..looks import check_ids
 from ..problem import PROBLEM_SCHEMA, PROBLEM_SIZE, Problem
 from ..row_sparse import RowSparse
 from ..saved import Context, keep, kept, refuse_derivative
@@ -95,6 +97,21 @@ def _(*flat: Any) -> Tensor:
 @_backward_hidden.register_fake
 def _(*flat: Any) -> Tensor:
     return flat[0].new_empty(flat[0].shape)
+
+
+@register_flop_formula(torch.ops.effrec_kernels.fused_forward, get_raw=True)
+def _forward_flops(*flat: Any, **_: Any) -> int:
+    """Returns the operations of logits, and of the gradient by hidden states where it is gathered."""
+    return passes(flat, 1 + flat[-1])
+
+
+_OF_ITEMS = (torch.ops.effrec_kernels.fused_backward_items, torch.ops.effrec_kernels.fused_backward_item_rows)
+
+
+@register_flop_formula(_OF_ITEMS, get_raw=True)
+def _backward_flops(*flat: Any, **_: Any) -> int:
+    """Returns the operations of logits again, and of the gradient by items."""
+    return passes(flat, 2)
 
 
 def _keep(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
