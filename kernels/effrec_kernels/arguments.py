@@ -11,7 +11,7 @@ from torch import Tensor
 from . import checks
 from .chunks import default_chunk_bytes
 from .dispatch import which_kernel
-from .groups import num_tiles
+from .groups import num_sets
 from .popularity import Popularity
 from .problem import CORRECTIONS, Problem
 from .values import one_of, whole_number, yes_or_no
@@ -79,7 +79,7 @@ def chunk_room(chunk_bytes: int | None, device: torch.device) -> int:
 
 def full_problem(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, frame: Frame) -> Problem:
     """Returns the problem of a softmax over every item, its arguments checked."""
-    _check(hidden, items, targets, form, frame)
+    common = _common(hidden, items, targets, form, frame)
     return Problem(
         hidden=hidden,
         items=items,
@@ -95,8 +95,8 @@ def full_problem(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, fra
         row_start=0,
         sampler="uniform",
         **_sharing(hidden, Negatives(None, None, Stream())),
-        **_common(hidden, items, form, frame),
-        kernel=which_kernel(frame.kernel, hidden, full=True, limit=_limit(frame)),
+        **common,
+        kernel=which_kernel(frame.kernel, hidden, full=True, limit=_limit(common["ignore_index"])),
     )
 
 
@@ -104,18 +104,18 @@ def sampled_problem(
     hidden: Tensor, items: Tensor, targets: Tensor, drawn: Negatives, form: Form, frame: Frame
 ) -> Problem:
     """Returns the problem of each row against some negatives, its arguments checked."""
-    _check(hidden, items, targets, form, frame)
+    common = _common(hidden, items, targets, form, frame)
     row_start = checks.check_row_offset(drawn.stream.row_offset, hidden)
     rows = drawn.stream.row_offset if isinstance(drawn.stream.row_offset, Tensor) else None
     sharing = _sharing(hidden, drawn)
     if frame.sparse:
         checks.check_sparse(items, sharing["sharing"], sharing["tile_rows"], rows, frame.kernel)
     table = drawn.sampler if isinstance(drawn.sampler, Popularity) else None
-    number = _number(hidden, drawn, sharing)
+    number = _number(hidden, drawn, row_start, sharing)
     return Problem(
         hidden=hidden,
         items=items,
-        targets=inside(targets.long(), sharing["boundaries"], frame.ignore_index),
+        targets=inside(targets.long(), sharing["boundaries"], common["ignore_index"]),
         state=_state(hidden, drawn.stream),
         rows=rows,
         negatives=drawn.negatives,
@@ -127,28 +127,24 @@ def sampled_problem(
         row_start=row_start,
         sampler=checks.check_sampler(drawn.sampler, items),
         **sharing,
-        **_common(hidden, items, form, frame),
-        kernel=which_kernel(frame.kernel, hidden, limit=_limit(frame, rows, sharing["sharing"])),
+        **common,
+        kernel=which_kernel(
+            frame.kernel, hidden, limit=_limit(common["ignore_index"], rows, sharing["sharing"])
+        ),
     )
 
 
-def _check(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, frame: Frame) -> None:
+def _common(hidden: Tensor, items: Tensor, targets: Tensor, form: Form, frame: Frame) -> dict[str, Any]:
+    """Returns the attributes of a problem that do not depend on where candidates come from, checked."""
     checks.check_tensors(hidden, items, targets, frame.row_weights)
-    checks.check_temperature(form.temperature)
     one_of("correction", form.correction, CORRECTIONS)
-    whole_number("ignore_index", frame.ignore_index)
     yes_or_no("deterministic", frame.deterministic)
     yes_or_no("sparse", frame.sparse)
-    chunk_room(frame.chunk_bytes, hidden.device)
-
-
-def _common(hidden: Tensor, items: Tensor, form: Form, frame: Frame) -> dict[str, Any]:
-    """Returns the attributes of a problem that do not depend on where candidates come from."""
     return {
         "objective": form.objective,
         "correction": form.correction,
         "beta": form.beta,
-        "temperature": float(form.temperature),
+        "temperature": checks.check_temperature(form.temperature),
         "ignore_index": whole_number("ignore_index", frame.ignore_index),
         "chunk_bytes": chunk_room(frame.chunk_bytes, hidden.device),
         "deterministic": frame.deterministic,
@@ -159,11 +155,11 @@ def _common(hidden: Tensor, items: Tensor, form: Form, frame: Frame) -> dict[str
     }
 
 
-def _limit(frame: Frame, rows: Tensor | None = None, sharing: str = "row") -> str | None:
+def _limit(ignore_index: int, rows: Tensor | None = None, sharing: str = "row") -> str | None:
     """Returns why Triton's kernels cannot compute a problem, if they cannot."""
     if rows is not None and sharing == "tile":
         return "rows of tiles must follow each other (row_offset a number)"
-    if not -(1 << 31) <= frame.ignore_index < 1 << 31:
+    if not -(1 << 31) <= ignore_index < 1 << 31:
         return "ignore_index must fit 32 bits"
     return None
 
@@ -189,22 +185,17 @@ def _sharing(hidden: Tensor, drawn: Negatives) -> dict[str, Any]:
     return {"sharing": kind, "boundaries": boundaries, "tile_rows": rows, "tile_stride": stride}
 
 
-def _number(hidden: Tensor, drawn: Negatives, sharing: dict[str, Any]) -> int:
+def _number(hidden: Tensor, drawn: Negatives, row_start: int, sharing: dict[str, Any]) -> int:
     """Returns N; raises where negatives are not [M, N], or one set per group."""
-    name, sets = "M", len(hidden)
-    if drawn.negatives is not None and sharing["sharing"] != "row":
-        name, sets = "G", _num_groups(len(hidden), drawn.stream.row_offset, sharing)
-    return checks.check_negatives(drawn.negatives, drawn.num_negatives, drawn.in_batch, name, sets)
-
-
-def _num_groups(num_rows: int, row_offset: int | Tensor, sharing: dict[str, Any]) -> int:
-    if sharing["sharing"] == "batch":
-        return 1
-    if sharing["sharing"] == "sequence":
-        return len(sharing["boundaries"]) - 1
-    if isinstance(row_offset, Tensor):
+    given, kind = drawn.negatives, sharing["sharing"]
+    if given is None:
+        return checks.check_negatives(None, drawn.num_negatives, drawn.in_batch)
+    if kind == "tile" and isinstance(drawn.stream.row_offset, Tensor):
         raise ValueError("negatives of tiles are counted from the first row: row_offset must be a number")
-    return num_tiles(row_offset, num_rows, sharing["tile_rows"], sharing["tile_stride"])
+    name, sets = "M" if kind == "row" else "G", num_sets(len(hidden), row_start, **sharing)
+    number = checks.check_negatives(given, drawn.num_negatives, drawn.in_batch, name, sets)
+    checks.check_beside("negatives", given, hidden)
+    return number
 
 
 def inside(targets: Tensor, boundaries: Tensor | None, ignore_index: int) -> Tensor:

@@ -40,9 +40,14 @@ def check_tensors(hidden: Tensor, items: Tensor, targets: Tensor, row_weights: T
             raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, not {tensor.dtype}")
     if targets.dtype not in INTEGERS:
         raise TypeError(f"targets must be int32 or int64, not {targets.dtype}")
-    for name, tensor in (("items", items), ("targets", targets)):
-        if tensor.device != hidden.device:
-            raise ValueError(f"{name} is on {tensor.device}, hidden on {hidden.device}")
+    check_beside("items", items, hidden)
+    check_beside("targets", targets, hidden)
+
+
+def check_beside(name: str, tensor: Tensor, hidden: Tensor) -> None:
+    """Raises ValueError unless a tensor is on the device of the hidden states."""
+    if tensor.device != hidden.device:
+        raise ValueError(f"{name} is on {tensor.device}, hidden on {hidden.device}")
 
 
 def check_row_weights(row_weights: Tensor | None, hidden: Tensor) -> None:
@@ -53,8 +58,7 @@ def check_row_weights(row_weights: Tensor | None, hidden: Tensor) -> None:
     _check_per_row("row_weights", row_weights, hidden)
     if row_weights.is_complex():
         raise TypeError(f"row_weights must be real numbers, not {row_weights.dtype}")
-    if row_weights.device != hidden.device:
-        raise ValueError(f"row_weights is on {row_weights.device}, hidden on {hidden.device}")
+    check_beside("row_weights", row_weights, hidden)
 
 
 def check_no_forward_mode(problem: Problem) -> None:
@@ -162,8 +166,7 @@ def check_row_offset(row_offset: int | Tensor, hidden: Tensor) -> int:
             f"row_offset must be a number or int64 [M] with M = {len(hidden)}, not {row_offset.dtype} "
             f"{shape(row_offset)}"
         )
-    if row_offset.device != hidden.device:
-        raise ValueError(f"row_offset is on {row_offset.device}, hidden on {hidden.device}")
+    check_beside("row_offset", row_offset, hidden)
     return 0
 
 
@@ -194,8 +197,7 @@ def _check_boundaries(boundaries: Tensor, hidden: Tensor, row_offset: int | Tens
             f"boundaries must be int [G + 1], first rows of the sequences and the last one's end, not "
             f"{boundaries.dtype} {shape(boundaries)}"
         )
-    if boundaries.device != hidden.device:
-        raise ValueError(f"boundaries are on {boundaries.device}, hidden on {hidden.device}")
+    check_beside("boundaries", boundaries, hidden)
 
 
 def check_log_q(log_q: Tensor | None, items: Tensor, correction: str) -> None:

@@ -72,27 +72,34 @@ def num_tiles(row_start: int, num_rows: int, tile_rows: int, stride: int) -> int
     return stretch * stride + min(place, stride - 1) + 1 - first_tile(row_start, tile_rows, stride)
 
 
-def num_groups(problem: Problem) -> int:
-    """Returns how many sets of negatives groups of more than one row have, as `negatives_of` counts them."""
-    if problem.sharing == "batch":
+def num_sets(
+    num_rows: int, row_start: int, sharing: str, boundaries: Tensor | None, tile_rows: int, tile_stride: int
+) -> int:
+    """Returns how many sets of negatives M rows have, as `negatives_of` counts them.
+
+    Arguments are those of a `Problem`; there is one set a row where `sharing` is `row`.
+    """
+    if sharing == "row":
+        return num_rows
+    if sharing == "batch":
         return 1
-    if problem.sharing == "sequence":
-        assert problem.boundaries is not None
-        return len(problem.boundaries) - 1
-    return num_tiles(problem.row_start, len(problem.targets), problem.tile_rows, problem.tile_stride)
+    if sharing == "sequence":
+        assert boundaries is not None
+        return len(boundaries) - 1
+    return num_tiles(row_start, num_rows, tile_rows, tile_stride)
+
+
+def num_groups(problem: Problem) -> int:
+    """Returns how many sets of negatives a problem has, as `negatives_of` counts them."""
+    shared = problem.sharing, problem.boundaries, problem.tile_rows, problem.tile_stride
+    return num_sets(len(problem.targets), problem.row_start, *shared)
 
 
 def rows_of_groups(problem: Problem) -> float:
     """Returns how many rows a group has on average, as far as the host knows."""
-    number = len(problem.targets)
-    if problem.sharing == "batch":
-        return number
-    if problem.sharing == "sequence":
-        assert problem.boundaries is not None
-        return number / max(1, len(problem.boundaries) - 1)
-    if problem.sharing == "row" or problem.rows is not None:
+    if problem.sharing == "tile" and problem.rows is not None:
         return problem.tile_rows
-    return number / max(1, num_tiles(problem.row_start, number, problem.tile_rows, problem.tile_stride))
+    return len(problem.targets) / max(1, num_groups(problem))
 
 
 def _tile_of(problem: Problem, rows: Tensor) -> Tensor:

@@ -120,7 +120,6 @@ class Call:
             raise ValueError(
                 "negatives of tiles and sequences can be given with replicated=True alone; draw them instead"
             )
-        self._check_devices()
 
     def _check_full(self) -> None:
         """Raises ValueError for options that do nothing where every item is a candidate."""
@@ -128,18 +127,6 @@ class Call:
             raise ValueError(
                 "sampler, sharing, in_batch, log_q and correction are about negatives: give num_negatives"
             )
-
-    def _check_devices(self) -> None:
-        """Raises ValueError where what is of own rows is elsewhere: it would fail when others wait."""
-        device, stream = self.own.hidden.device, self.drawn.stream
-        of_rows = {
-            "row_weights": self.reduction.row_weights,
-            "row_offset": stream.row_offset,
-            "negatives": self.drawn.negatives,
-        }
-        for name, given in of_rows.items():
-            if isinstance(given, Tensor) and given.device != device:
-                raise ValueError(f"{name} is on {given.device}, hidden on {device}")
 
     def _compared(self) -> tuple[Any, ...]:
         """Returns what must be the same on all ranks and is known to the host."""

@@ -96,6 +96,11 @@ def test_integers_of_numpy_are_integers(kernel):
         ({"row_weights": torch.ones(33, device="meta")}, ValueError, "row_weights is on meta, hidden on cpu"),
         ({"row_offset": torch.arange(33, device="meta")}, ValueError, "row_offset is on meta, hidden on cpu"),
         ({"num_negatives": None, "negatives": [[1]] * 33}, TypeError, "negatives must be a tensor, not list"),
+        (
+            {"num_negatives": None, "negatives": torch.ones(33, 2, device="meta").long()},
+            ValueError,
+            "negatives is on meta, hidden on cpu",
+        ),
         ({"normalizer": torch.ones(2)}, ValueError, r"tensor of no dimensions, not torch.float32 \[2\]"),
         ({"normalizer": -1}, ValueError, "normalizer must be finite and not negative, not -1"),
         ({"normalizer": float("nan")}, ValueError, "normalizer must be finite"),
