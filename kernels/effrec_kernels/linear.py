@@ -16,12 +16,12 @@ def linear_cross_entropy(
     items: Tensor,
     targets: Tensor,
     *,
+    temperature: float = 1.0,
     row_weights: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
     return_lse: bool = False,
-    temperature: float = 1.0,
     deterministic: bool = False,
     chunk_bytes: int | None = None,
     kernel: str = "auto",
@@ -32,12 +32,12 @@ def linear_cross_entropy(
         hidden: [M, D], float16, bfloat16, float32 or float64.
         items: [V, D].
         targets: int [M] in [0, V), or `ignore_index`.
+        temperature: divides the logits.
         row_weights: [M], multiplies rows' losses.
         ignore_index: marks rows without loss, whatever their state holds.
         reduction: `mean` over rows with a target (0 if there are none), `sum` or `none` for [M].
         normalizer: divides the sum in place of the count.
         return_lse: return (loss, log-sum-exp [M]) instead, both differentiable.
-        temperature: divides the logits.
         deterministic: the same bits in every run, whatever it costs.
         chunk_bytes: bound on the bytes of logits alive at a time; None suits the device.
         kernel: `auto`, `torch`, `reference` or `triton`.
