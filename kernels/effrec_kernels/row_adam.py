@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from . import chunks
 from .dispatch import KERNELS, which_kernel
 from .row_sparse import RowSparse, coalesce
-from .values import not_negative, one_of, real_number
+from .values import not_negative, one_of, real_number, yes_or_no
 
 # Of each of the rows' copies alive at a time on a CPU: what its caches hold.
 CPU_BYTES = 256 << 10
@@ -259,6 +259,7 @@ def _check_settings(group: dict[str, Any]) -> None:
     """Raises ValueError or TypeError unless the settings of a group of tables are in range."""
     for name in ("lr", "eps", "weight_decay"):
         not_negative(name, group[name])
+    yes_or_no("decoupled", group["decoupled"])
     betas = group["betas"]
     if not isinstance(betas, Sequence) or len(betas) != 2:
         raise ValueError(f"betas must be two numbers in [0, 1), not {betas}")

@@ -225,6 +225,7 @@ def test_a_hundred_steps_of_a_tied_table_equal_the_lazy_reference_on_dense_gradi
     [
         ({"lr": -1}, ValueError, "negative"),
         ({"betas": (0.9, 1.0)}, ValueError, "betas"),
+        ({"decoupled": "no"}, TypeError, "decoupled must be True or False, not 'no'"),
         ({"kernel": "reference"}, ValueError, "kernel"),
         ({"params": torch.nn.Parameter(torch.zeros(3))}, ValueError, r"\[V, D\]"),
         ({"params": torch.nn.Parameter(torch.zeros(3, 2, dtype=torch.bfloat16))}, TypeError, "float32"),
