@@ -20,7 +20,7 @@ from torch import Tensor
 from .arguments import Stream, chunk_room
 from .checks import check_key, check_reduction, check_row_offset, check_tensors
 from .chunks import rows_at_once, slices
-from .evaluate import Reduction, divided
+from .evaluate import Reduction
 from .looks import check_targets
 from .rng import Key, Mapping, Words, fill
 from .sampled import sampled_cross_entropy
@@ -109,8 +109,8 @@ def scalable_cross_entropy(
         chunk_bytes=chunk_bytes,
         kernel=kernel,
     )
-    wanted = Reduction(reduction, row_weights, normalizer)
-    loss, covered = _reduced(losses, rows, targets != ignore_index, wanted)
+    largest, covered = _largest(losses, rows, targets != ignore_index)
+    loss = Reduction(reduction, row_weights, normalizer)(largest, covered)
     return (loss, covered) if return_covered else loss
 
 
@@ -133,17 +133,6 @@ def _buckets(
     with torch.no_grad():
         tensors = hidden.detach(), items.detach(), targets, numbers
         return fill_buckets(*tensors, first, ignored, *key, *sizes, mix, room, _rounding(hidden))
-
-
-def _reduced(losses: Tensor, rows: Tensor, valid: Tensor, wanted: Reduction) -> tuple[Tensor, Tensor]:
-    """Returns the losses of positions in buckets reduced, and bool [M], which positions are covered."""
-    largest, covered = _largest(losses, rows, valid)
-    if wanted.row_weights is not None:
-        largest = largest * wanted.row_weights.to(largest.dtype).masked_fill(~covered, 0)
-    if wanted.kind == "none":
-        return largest, covered
-    by = covered.sum() if wanted.kind == "mean" and wanted.normalizer is None else wanted.normalizer
-    return largest.sum() if by is None else divided(largest.sum(), by), covered
 
 
 def _rounding(hidden: Tensor) -> torch.dtype | None:
@@ -239,8 +228,8 @@ def directions(
         out = torch.empty(number, states.shape[1], device=device)
         fill(out, torch.arange(number, device=device), key, NORMAL, DIRECTION_FLAG)
         return out
-    rows = torch.arange(len(states), device=device) if isinstance(row_offset, int) else row_offset
-    rows = rows + row_offset if isinstance(row_offset, int) else rows
+    counted = torch.arange(len(states), device=device)
+    rows = row_offset if isinstance(row_offset, Tensor) else counted + row_offset
     out = torch.zeros(number, states.shape[1], device=device)
     for some in slices(len(states), rows_at_once(room_bytes, SCORE_BYTES * max(1, number))):
         weights = torch.empty(len(states[some]), number, device=device)

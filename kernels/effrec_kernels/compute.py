@@ -11,7 +11,6 @@ from torch import Tensor
 from . import chunks
 from .full import Full
 from .groups import rows_of_groups
-from .looks import check_ids
 from .objectives import Results, Upstream
 from .parts import Part, Sums
 from .picked import Dense, Gathered
@@ -41,7 +40,6 @@ def compute(problem: Problem, upstream: Upstream | None, sums: Sums) -> Results:
         upstream: what flows back into each row; None for values alone.
         sums: where gradients are added; zeros on entry.
     """
-    check_ids(problem)
     zeros = torch.zeros(len(problem.targets), dtype=problem.accumulate_dtype, device=problem.hidden.device)
     results = tuple(zeros.clone() for _ in range(3 if problem.objective == "apart" else 2))
     rows = _rows_to_visit(problem)
@@ -77,7 +75,7 @@ def choose_route(problem: Problem) -> Route:
 def _rows_to_visit(problem: Problem) -> Tensor:
     """Returns the positions of rows to compute: those with a target, or all where counting would sync."""
     if problem.targets.device.type == "cpu":
-        return (problem.targets != problem.ignore_index).nonzero().squeeze(1)
+        return problem.has_target.nonzero().squeeze(1)
     return torch.arange(len(problem.targets), device=problem.targets.device)
 
 

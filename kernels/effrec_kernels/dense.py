@@ -50,10 +50,10 @@ def sampled_cross_entropy_dense(
     frame = Frame(row_weights, ignore_index, kernel="torch")
     problem = sampled_problem(hidden, items, targets, drawn, Form(correction, temperature), frame)
     check_ids(problem)
-    valid = problem.targets != ignore_index
+    valid = problem.has_target
     loss = hidden.new_zeros(len(hidden), dtype=problem.accumulate_dtype)
     loss = loss.masked_scatter(valid, _losses(problem, valid))
-    return Reduction(reduction, row_weights, normalizer)(loss, problem)
+    return Reduction(reduction, row_weights, normalizer)(loss, valid)
 
 
 def _losses(problem: Problem, valid: Tensor) -> Tensor:

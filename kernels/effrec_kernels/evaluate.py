@@ -25,8 +25,8 @@ class Reduction:
     """How rows' losses become a result.
 
     Attributes:
-        kind: `none` keeps [M]; `sum`; `mean` divides the sum by the count of targets, whatever their weights.
-        row_weights: [M], multiplies rows' losses; those of rows without a target are not looked at.
+        kind: `none` keeps [M]; `sum`; `mean` divides the sum by the count of rows, whatever their weights.
+        row_weights: [M], multiplies rows' losses; those of rows that do not count are not looked at.
         normalizer: divides the sum, in place of the count under `mean`; 0 counts as 1.
     """
 
@@ -34,31 +34,25 @@ class Reduction:
     row_weights: Tensor | None = None
     normalizer: float | Tensor | None = None
 
-    def __call__(self, loss: Tensor, problem: Problem) -> Tensor:
-        """Returns rows' losses [M] weighted and reduced."""
-        loss = self.weigh(loss, problem.targets, problem.ignore_index)
-        return loss if self.kind == "none" else self.divide(loss.sum(), problem)
+    def __call__(self, loss: Tensor, counted: Tensor) -> Tensor:
+        """Returns rows' losses [M] weighted and reduced; those not `counted`, bool [M], are 0."""
+        loss = self.weigh(loss, counted)
+        return loss if self.kind == "none" else self.divide(loss.sum(), counted)
 
-    def weigh(self, loss: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
-        """Returns rows' losses [M] times their weights, 0 in place of those of rows without a target."""
+    def weigh(self, loss: Tensor, counted: Tensor) -> Tensor:
+        """Returns rows' losses [M] times their weights, 0 in place of those of rows that do not count."""
         if self.row_weights is None:
             return loss
-        return loss * self.row_weights.to(loss.dtype).masked_fill(targets == ignore_index, 0)
+        return loss * self.row_weights.to(loss.dtype).masked_fill(~counted, 0)
 
-    def divide(self, total: Tensor, problem: Problem) -> Tensor:
-        """Returns the sum over rows divided; no targets at all give 0."""
+    def divide(self, total: Tensor, counted: Tensor) -> Tensor:
+        """Returns the sum over rows divided; no rows at all give 0."""
         if self.normalizer is None and self.kind == "sum":
             return total
-        if self.normalizer is None:
-            return divided(total, (problem.targets != problem.ignore_index).sum())
-        return divided(total, self.normalizer)
-
-
-def divided(total: Tensor, by: float | Tensor) -> Tensor:
-    """Returns `total` divided by a number, of which 0 counts as 1."""
-    if isinstance(by, Tensor):
-        return total / torch.where(by == 0, 1, by).to(total.dtype)
-    return total / (by or 1.0)
+        by = counted.sum() if self.normalizer is None else self.normalizer
+        if isinstance(by, Tensor):
+            return total / torch.where(by == 0, 1, by).to(total.dtype)
+        return total / (by or 1.0)
 
 
 def evaluate(problem: Problem, reduction: Reduction, return_lse: bool = False) -> Any:
@@ -67,9 +61,10 @@ def evaluate(problem: Problem, reduction: Reduction, return_lse: bool = False) -
         check_no_forward_mode(problem)
     if problem.kernel == "torch" and not return_lse and _gradients_can_be_held(problem, reduction):
         total, _, _ = loss_sum(*problem.flat(), reduction.row_weights, *_wanted(problem))
-        return reduction.divide(total, problem)
+        return reduction.divide(total, problem.has_target)
     loss, lse = (_sparse_rows if problem.sparse else _ROWS[problem.kernel])(problem)
-    return (reduction(loss, problem), lse) if return_lse else reduction(loss, problem)
+    reduced = reduction(loss, problem.has_target)
+    return (reduced, lse) if return_lse else reduced
 
 
 def _torch_rows(problem: Problem) -> tuple[Tensor, Tensor]:

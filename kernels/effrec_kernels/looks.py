@@ -17,16 +17,15 @@ def check_ids(problem: Problem) -> None:
 
     Always on a CPU; on other devices only with EFFREC_DEBUG=1, for looking at values there waits for them.
     Targets and negatives equal to `ignore_index` are allowed, and so is anything in rows without a target.
-    Of a slice of the catalogue nothing is looked at: its numbers come from a problem that was.
     """
-    if problem.objective == "apart" or not _looks_at(problem.targets):
+    if not _looks_at(problem.targets):
         return
     ignored, num_items = problem.ignore_index, len(problem.items)
     check_targets(problem.targets, ignored, num_items)
     if problem.negatives is not None:
         negatives = problem.negatives
         if problem.sharing == "row":
-            negatives = negatives[problem.targets != ignored]
+            negatives = negatives[problem.has_target]
         _check_ids_in_range("negatives", negatives, ignored, num_items)
     if problem.boundaries is not None:
         _check_rising(problem.boundaries, len(problem.targets))

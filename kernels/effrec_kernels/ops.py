@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .compute import compute
+from .looks import check_ids
 from .objectives import Upstream
 from .parts import ItemRows, Sums
 from .problem import PROBLEM_SCHEMA, PROBLEM_SIZE, Problem
@@ -39,19 +40,21 @@ def _or_empty(tensor: Tensor | None, like: Tensor) -> Tensor:
 def _loss_sum(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the weighted sum of losses, and its gradients by hidden states and items (or empty)."""
     problem, (row_weights, wants_hidden, wants_items) = Problem(*flat[:PROBLEM_SIZE]), flat[PROBLEM_SIZE:]
+    check_ids(problem)
     sums = _sums(problem, wants_hidden, wants_items)
     dtype = problem.accumulate_dtype
     weights = torch.ones_like(problem.targets, dtype=dtype) if row_weights is None else row_weights.to(dtype)
     upstream = Upstream(weights, None) if wants_hidden or wants_items else None
     loss = compute(problem, upstream, sums)[0]
     # A row without a target has loss 0, and may carry any weight, NaN too.
-    total = (loss * weights.masked_fill(problem.targets == problem.ignore_index, 0)).sum()
+    total = (loss * weights.masked_fill(~problem.has_target, 0)).sum()
     return total, _or_empty(sums.hidden, total), _or_empty(sums.items, total)
 
 
 def _loss_rows(*flat: Any) -> tuple[Tensor, Tensor]:
     """Returns each row's loss and log-sum-exp."""
     problem = Problem(*flat)
+    check_ids(problem)
     loss, lse = compute(problem, None, Sums(None, None))
     return loss, lse
 

@@ -65,9 +65,9 @@ class Call:
         ranks = meet(group, meeting_place(group, own.items, own.hidden, own.targets), self.brought)
         whole = self._whole(ranks)
         loss, lse = merged_rows(whole, own.hidden, own.items, own.slice.first, ranks)
-        loss = self.reduction.weigh(loss, ranks.own(whole.targets), whole.ignore_index)
+        loss = self.reduction.weigh(loss, ranks.own(whole.has_target))
         if self.reduction.kind != "none":
-            loss = self.reduction.divide(ranks.total(loss.sum()), whole)
+            loss = self.reduction.divide(ranks.total(loss.sum()), whole.has_target)
         return (loss, lse) if self.return_lse else loss
 
     def brought(self) -> Brought:

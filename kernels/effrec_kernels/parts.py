@@ -58,7 +58,7 @@ class ItemRows:
     def of(cls, problem: Problem) -> ItemRows:
         """Returns all rows at 0, targets in their slots and no negative yet."""
         groups, number = num_groups(problem), problem.num_negatives
-        live = problem.targets != problem.ignore_index
+        live = problem.has_target
         # The first target there is; in a batch without any the first item, which gets nothing.
         some = torch.where(live, problem.targets, 0)
         if len(some):

@@ -105,6 +105,11 @@ class Problem:
         return self.compute_dtype if self.hidden.is_cuda else self.accumulate_dtype
 
     @property
+    def has_target(self) -> Tensor:
+        """Which rows have a target, bool [M]."""
+        return self.targets != self.ignore_index
+
+    @property
     def flat_log_q(self) -> float:
         """Log of the probability of an item where it is the same for all; block draws also miss the table."""
         slots = RUN * num_runs(self.num_items) if self.sampler == "block" else self.num_items

@@ -79,5 +79,5 @@ def _fill_in_batch(problem: Problem, groups: Tensor, key: Key, out: Tensor) -> N
     """Writes targets of rows drawn from all of the problem's."""
     positions = torch.empty(out.shape, dtype=torch.int64, device=groups.device)
     fill(positions, groups, key, one_word(len(problem.targets)), flag=IN_BATCH_FLAG)
-    targets = problem.targets.masked_fill(problem.targets == problem.ignore_index, NO_ITEM)
+    targets = problem.targets.masked_fill(~problem.has_target, NO_ITEM)
     out.copy_(targets.index_select(0, positions.flatten()).view_as(positions))

@@ -44,7 +44,7 @@ def merged_rows(
     others = others + _added(whole, usable)
     # log(exp z_0 + exp A) - z_0, in which a small loss keeps its digits.
     loss = softplus(others - positive, threshold=_LINEAR)
-    ignored = ranks.own(whole.targets) == whole.ignore_index
+    ignored = ranks.own(~whole.has_target)
     return loss.masked_fill(ignored, 0), (loss + positive).masked_fill(ignored, 0)
 
 
@@ -60,13 +60,12 @@ def _added(whole: Problem, usable: Tensor) -> Tensor | float:
 def slice_of(whole: Problem, items: Tensor, first: int) -> Problem:
     """Returns the part of a problem that one rank computes, its items numbered from 0."""
     after = first + len(items)
-    ignored = whole.targets == whole.ignore_index
     here = (whole.targets >= first) & (whole.targets < after)
     targets = torch.where(here, whole.targets - first, len(items))
     return replace(
         whole,
         items=items,
-        targets=targets.masked_fill_(ignored, NO_ITEM),
+        targets=targets.masked_fill_(~whole.has_target, NO_ITEM),
         # A number that no item has, in whatever slice.
         ignore_index=NO_ITEM,
         log_q=None if whole.log_q is None else whole.log_q[first:after],

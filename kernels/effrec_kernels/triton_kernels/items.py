@@ -153,8 +153,7 @@ def _positives_in_order(problem: Problem, arguments: Arguments) -> None:
     slopes = torch.empty_like(arguments["of_loss"])
     grid = (-(-len(problem.hidden) // blocks.rows), 1)
     launch(positives_backward, grid, blocks, arguments | {"pair_slopes": slopes})
-    live = problem.targets != problem.ignore_index
-    ids = torch.where(live, problem.targets, len(problem.items)).to(torch.int32)
+    ids = torch.where(problem.has_target, problem.targets, len(problem.items)).to(torch.int32)
     _add_in_order(problem, arguments, ids, slopes, problem.hidden, 1)
 
 
