@@ -258,6 +258,9 @@ def _furthest(
     found = torch.empty(len(along), number, dtype=torch.int64, device=vectors.device)
     if not number:
         return found
+    if vectors.dtype == torch.float16:
+        # Of length 1, which changes no order, they make projections that its exponents hold.
+        along = torch.nn.functional.normalize(along, dim=1)
     for some in slices(len(along), rows_at_once(room_bytes, SCORE_BYTES * len(vectors))):
         scores = along[some].to(vectors.dtype) @ vectors.t()
         if left_out is not None:

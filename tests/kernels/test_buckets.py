@@ -105,6 +105,21 @@ def test_mined_items_are_harder_than_drawn_ones():
     assert mixed > drawn + 0.3
 
 
+def test_projections_stay_in_the_range_of_float16():
+    """States that have much in common make long directions, on which projections would all be infinite."""
+    draw = torch.Generator().manual_seed(1)
+    states = (20 + torch.randn(64, 64, generator=draw)).half()
+    items = (20 * torch.rand(500, 1, generator=draw) + torch.randn(500, 64, generator=draw)).half()
+    counts, options = (8, 8, 16), (True, 1 << 20, None)
+    targets = torch.zeros(64, dtype=torch.int64)
+    rows, ids = fill_buckets(states, items, targets, None, 0, -100, *KEY.values(), *counts, *options)
+    along = directions(states, 8, Key(*KEY.values()), True)
+    for found, vectors in ((rows.view(8, 8), states), (ids, items)):
+        scores = along @ vectors.float().T
+        others = scores.scatter(1, found, -math.inf).amax(dim=1)
+        assert (scores.gather(1, found).amin(dim=1) >= others - 2e-3 * scores.abs().amax(dim=1)).all()
+
+
 def test_a_target_in_the_bucket_is_masked():
     """The only item of the bucket is the position's own: nothing is left to tell it from."""
     case = make_case(rows=1, items=1)
