@@ -35,10 +35,9 @@ class Grid:
     slots: Tensor | None
 
     @classmethod
-    def of(cls, sizes: Tensor) -> Grid:
-        """Returns the grid of groups of these sizes, int64 [g], whose rows come one after the other."""
+    def of(cls, sizes: Tensor, num_rows: int) -> Grid:
+        """Returns the grid of groups of these sizes, int64 [g], whose m rows come one after the other."""
         shape = len(sizes), int(sizes.max())
-        num_rows = int(sizes.sum())
         if num_rows == shape[0] * shape[1]:
             return cls(shape, None)
         shift = torch.arange(shape[0], device=sizes.device) * shape[1] - (sizes.cumsum(0) - sizes)
@@ -109,7 +108,7 @@ class Shared:
     def __call__(self, part: Part, sums: Sums) -> Results:
         """Returns loss and log-sum-exp [m], and adds the chunk's gradients to `sums`."""
         _, sizes = group_keys(self.problem, part.at).unique_consecutive(return_counts=True)
-        grid = Grid.of(sizes)
+        grid = Grid.of(sizes, len(part.at))
         drawn = self._draw(part, sizes)
         own, others = self._gather(part.positives), self._gather(drawn.ids)
         hidden = grid.spread(part.hidden).view(*grid.shape, -1)

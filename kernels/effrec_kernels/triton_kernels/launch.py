@@ -78,10 +78,10 @@ def is_by_row(problem: Problem) -> bool:
 
 def launch(kernel: Any, grid: tuple[int, ...], blocks: Blocks, arguments: Arguments) -> None:
     """Launches a kernel, on the device of the items, with those of the arguments that it names."""
-    sizes = {
+    known = arguments | {
         "BLOCK_M": blocks.rows, "BLOCK_N": blocks.negatives, "BLOCK_D": blocks.width, "CHUNKS": blocks.chunks
     }  # fmt: skip
-    named = {name: value for name, value in (arguments | sizes).items() if name in kernel.arg_names}
+    named = {name: known[name] for name in kernel.arg_names}
     # Said, since versions of Triton differ in what is fused where nothing is.
     options = {"num_warps": blocks.num_warps, "num_stages": blocks.num_stages, "enable_fp_fusion": True}
     with torch.cuda.device_of(arguments["items"]):
