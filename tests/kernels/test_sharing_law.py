@@ -15,8 +15,8 @@ def smooth_table(items, dim):
     return 2 * angle.sin()
 
 
-def losses(sharing, law="uniform", seed=1, table=None, tiles=TILES):
-    """Returns losses [tiles, T] of rows of one state and one target, drawing N negatives of `law`."""
+def losses(sharing, law="uniform", seed=1, table=None, tiles=TILES, number=N):
+    """Returns losses [tiles, T] of rows of one state and one target, drawing `number` negatives of `law`."""
     case = make_case(rows=1, items=V, dim=4, dtype=torch.float64, seed=4)
     items = case.items if table is None else table
     rows = tiles * T
@@ -24,7 +24,7 @@ def losses(sharing, law="uniform", seed=1, table=None, tiles=TILES):
         case.hidden.expand(rows, -1),
         items,
         torch.full((rows,), 2),
-        num_negatives=N,
+        num_negatives=number,
         sampler=popularity(torch.arange(V, 0, -1) ** 2) if law == "popularity" else law,
         sharing=sharing,
         correction="logq",
@@ -75,12 +75,15 @@ def test_rows_of_a_tile_vary_together(law):
 def test_block_draws_follow_a_law_of_their_own():
     """Ids of a run are neighbours: where neighbours are alike the loss varies more; elsewhere little."""
     like = smooth_table(V, 4)
-    uniform, block = losses("row", table=like)[:, 5], losses("row", "block", table=like)[:, 5]
+    mixed = like[torch.randperm(V, generator=torch.Generator().manual_seed(0))]
+
+    def row(law, table):
+        return losses("row", law, table=table, tiles=1000, number=64)[:, 5]
+
+    uniform, block = row("uniform", like), row("block", like)
     assert smirnov(uniform, block) < 1e-6
     assert block.std() > 1.5 * uniform.std()
-    mixed = like[torch.randperm(V, generator=torch.Generator().manual_seed(0))]
-    uniform, block = losses("row", table=mixed)[:, 5], losses("row", "block", table=mixed)[:, 5]
-    assert block.std() < 1.5 * uniform.std()
+    assert row("block", mixed).std() < 1.5 * row("uniform", mixed).std()
 
 
 def test_every_row_draws_uniformly():

@@ -7,6 +7,14 @@ import pytest
 from effrec_cli.loop.interrupt import held
 
 
+@pytest.fixture(autouse=True)
+def listening():
+    """What a shell starts in the background ignores Ctrl-C; here it is heard."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_waits_until_what_is_held_is_over():
     reached = False
     with pytest.raises(KeyboardInterrupt), held():  # noqa: PT012
