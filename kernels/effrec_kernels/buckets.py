@@ -90,6 +90,7 @@ def scalable_cross_entropy(
     Returns, and raises: as `sampled_cross_entropy`.
     """
     check_reduction(reduction, normalizer)
+    yes_or_no("return_covered", return_covered)
     check_tensors(hidden, items, targets, row_weights)
     number, positions = bucket_sizes(len(hidden), num_buckets, bucket_rows)
     sizes = number, positions, min(whole_number("bucket_items", bucket_items, 1), len(items))

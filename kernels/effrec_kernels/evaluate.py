@@ -15,6 +15,7 @@ from .checks import check_no_forward_mode
 from .looks import check_ids
 from .problem import Problem
 from .samplers import NO_ITEM
+from .values import yes_or_no
 
 # The gradient of a larger table is not held between forward and backward: backward computes it.
 HELD_TABLE_BYTES = 64 << 20
@@ -57,6 +58,7 @@ class Reduction:
 
 def evaluate(problem: Problem, reduction: Reduction, return_lse: bool = False) -> Any:
     """Returns the reduced loss of `problem`, and with `return_lse` each row's log-sum-exp [M] beside it."""
+    yes_or_no("return_lse", return_lse)
     if problem.kernel != "reference":
         check_no_forward_mode(problem)
     if problem.kernel == "torch" and not return_lse and _gradients_can_be_held(problem, reduction):

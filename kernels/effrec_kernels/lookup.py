@@ -14,7 +14,7 @@ from .looks import check_numbers
 from .meeting import Brought, Slice, meet, meeting_place
 from .ranks import Ranks, place
 from .rng import MAX_ITEMS
-from .values import whole_number
+from .values import whole_number, yes_or_no
 
 
 def vocab_parallel_range(num_items: int, *, group: dist.ProcessGroup | None = None) -> range:
@@ -70,6 +70,7 @@ def vocab_parallel_embedding(
 
     def bring() -> Brought:
         number = whole_number("num_items", num_items, 1, MAX_ITEMS)
+        yes_or_no("replicated", replicated)
         check_table("local_items", local_items)
         check_numbers("ids", ids, number)
         mine = Slice(whole_number("first_item", first_item, 0, MAX_ITEMS), len(local_items))

@@ -22,7 +22,7 @@ from .problem import Problem
 from .ranks import Ranks
 from .rng import MAX_ITEMS
 from .slices import merged_rows
-from .values import whole_number
+from .values import whole_number, yes_or_no
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,13 @@ class Call:
     def _check(self) -> None:
         """Raises for what `problem` does not look at."""
         own, drawn = self.own, self.drawn
+        yes_or_no("replicated", self.replicated)
+        yes_or_no("return_lse", self.return_lse)
         checks.check_plain("local_items", own.items)
         checks.check_tensors(own.hidden, own.items, own.targets, self.reduction.row_weights)
         checks.check_reduction(self.reduction.kind, self.reduction.normalizer)
-        kernel = which_kernel(self.frame.kernel, "cpu", limit="its kernels know no slices of a table")
+        limit = "its kernels know no slices of a table"
+        kernel = which_kernel(self.frame.kernel, own.hidden.device, limit=limit)
         if kernel == "reference":
             raise ValueError("kernel='reference' has no parallel form: it is for one process")
         checks.check_row_offset(drawn.stream.row_offset, own.hidden)

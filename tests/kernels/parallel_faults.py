@@ -112,11 +112,14 @@ FAULTS = {
     "row_weights": ({"row_weights": [1.0, 1.0, 1.0]}, "TypeError: row_weights"),
     "normalizer": ({"normalizer": torch.ones(2)}, "ValueError: normalizer"),
     "sharing": ({"sharing": "rows"}, "ValueError: sharing"),
+    "replicated": ({"replicated": 1}, "TypeError: replicated must be True or False"),
+    "return_lse": ({"return_lse": "no"}, "TypeError: return_lse must be True or False"),
     "boundaries": ({"sharing": torch.zeros(3)}, "ValueError: boundaries"),
 }
 LOOK_UP_FAULTS = {
     "no ids": ({"ids": None}, "TypeError: ids"),
     "no table": ({"local_items": None}, "TypeError: local_items"),
+    "replicated": ({"replicated": 1}, "TypeError: replicated must be True or False"),
     "half an item": ({"first_item": 0.5}, "TypeError: first_item"),
     "ids elsewhere": ({"ids": ROWS.to("meta")}, "ValueError: ids are on meta"),
 }

@@ -347,8 +347,9 @@ def test_row_weights_multiply_positions():
         ({"reduction": "avg"}, "reduction must be one of mean, sum, none"),
         ({"step": -1}, "step must be"),
         ({"temperature": 0}, "temperature must be positive"),
+        ({"return_covered": "no"}, "return_covered must be True or False"),
     ],
 )
 def test_wrong_arguments_are_refused(options, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         scalable_cross_entropy(*make_case().tensors, **options)

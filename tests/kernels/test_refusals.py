@@ -89,6 +89,7 @@ def test_integers_of_numpy_are_integers(kernel):
         ({"seed": np.array([1])}, TypeError, "seed must be a whole number"),
         ({"deterministic": "no"}, TypeError, "deterministic must be True or False, not 'no'"),
         ({"sparse": 1, "sharing": 2}, TypeError, "sparse must be True or False, not 1"),
+        ({"return_lse": "no"}, TypeError, "return_lse must be True or False, not 'no'"),
         ({"temperature": torch.tensor(1.0, requires_grad=True)}, TypeError, "divide hidden by it"),
         ({"rng_state": [1, 2]}, TypeError, "rng_state must be a tensor, not list"),
         ({"row_weights": [1.0] * 33}, TypeError, "row_weights must be a tensor, not list"),
