@@ -3,7 +3,7 @@
 Sums are made by atomics, in whatever order programs come; or, for the same bits each time, pairs of an item
 and what it is given are written down, sorted by item and added run by run. That takes a workspace: PAIR_BYTES
 a pair, and D float32 numbers more where a group's negatives are given sums; so many pairs at a time as fit
-`Problem.chunk_bytes`. Only that setting decides the order of sums.
+`Problem.chunk_bytes`. Only that setting, and sizes of blocks by GPU and compiler, decide the order of sums.
 """
 
 from __future__ import annotations
