@@ -96,9 +96,8 @@ def scalable_cross_entropy(
     sizes = number, positions, min(whole_number("bucket_items", bucket_items, 1), len(items))
     draws = Stream(*check_key(seed, step), None, row_offset)
     rows, negatives = _buckets(hidden, items, targets, sizes, draws, mix, ignore_index, chunk_bytes)
-    own = hidden.index_select(0, rows), items, targets.index_select(0, rows)
     losses = sampled_cross_entropy(
-        *own,
+        *(hidden.index_select(0, rows), items, targets.index_select(0, rows)),
         negatives=negatives,
         sharing=_by_bucket(number, positions, targets.device),
         correction="none",
@@ -111,8 +110,8 @@ def scalable_cross_entropy(
         kernel=kernel,
     )
     largest, covered = _largest(losses, rows, targets != ignore_index)
-    loss = Reduction(reduction, row_weights, normalizer)(largest, covered)
-    return (loss, covered) if return_covered else loss
+    reduced = Reduction(reduction, row_weights, normalizer)(largest, covered)
+    return (reduced, covered) if return_covered else reduced
 
 
 def _buckets(
