@@ -48,6 +48,7 @@ DRAWS = {
     "numbered rows": {"row_offset": "scattered"},
     "tile": {"sharing": 4, "sharing_stride": 3, "row_offset": 5},
     "tile before row 0": {"sharing": 4, "sharing_stride": 3, "row_offset": -7},
+    "tile of rows far apart": {"sharing": 64, "sharing_stride": 1 << 26, "row_offset": (1 << 33) + 5},
     "large tile": {"sharing": 64},
     "sequence": {"sharing": "boundaries", "row_offset": 7},
     "batch": {"sharing": "batch"},

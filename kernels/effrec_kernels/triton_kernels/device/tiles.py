@@ -36,7 +36,7 @@ def rows_of_group(
         tl.static_assert(LAYOUT == "tiles")
         # `first_group` is a multiple of S: exact where it is negative, too, and `//` would round towards 0.
         stretch, place = first_group // stride + group // stride, group % stride
-        first = stretch * (tile * stride) + place - row_start
+        first = stretch * tile * stride + place - row_start  # in 64 bits: `tile * stride` may not fit 32
         before = tl.maximum(0, (stride - 1 - first) // stride)
         first += before * stride
         count = tl.minimum(tile - before, (num_rows - first + stride - 1) // stride)
