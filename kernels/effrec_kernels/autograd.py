@@ -19,7 +19,7 @@ def _new(like: Tensor, shape: tuple[Any, ...], wanted: bool, dtype: torch.dtype)
 
 @ops.loss_sum.register_fake
 def _(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
-    problem, (_, wants_hidden, wants_items) = Problem(*flat[:PROBLEM_SIZE]), flat[PROBLEM_SIZE:]
+    problem, (_, wants_hidden, wants_items) = Problem.of(flat), flat[PROBLEM_SIZE:]
     hidden, items, dtype = problem.hidden, problem.items, problem.accumulate_dtype
     total = hidden.new_empty((), dtype=dtype)
     return (
@@ -31,14 +31,14 @@ def _(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 @ops.loss_rows.register_fake
 def _(*flat: Any) -> tuple[Tensor, Tensor]:
-    problem = Problem(*flat)
+    problem = Problem.of(flat)
     rows = problem.hidden.new_empty(problem.hidden.shape[:1], dtype=problem.accumulate_dtype)
     return rows, torch.empty_like(rows)
 
 
 @ops.loss_rows_backward.register_fake
 def _(*flat: Any) -> tuple[Tensor, Tensor]:
-    problem, (wants_hidden, wants_items) = Problem(*flat[:PROBLEM_SIZE]), flat[-2:]
+    problem, (wants_hidden, wants_items) = Problem.of(flat), flat[-2:]
     hidden, items = problem.hidden, problem.items
     return (
         _new(hidden, hidden.shape, wants_hidden, hidden.dtype),
@@ -82,7 +82,7 @@ def _run_backward(ctx: Context, of_loss: Tensor | None, of_lse: Tensor | None) -
     flat, _ = kept(ctx)
     wants = ctx.needs_input_grad[:2]
     given = torch.zeros_like(of_lse) if of_loss is None and of_lse is not None else of_loss
-    if Problem(*flat).sparse and wants[1]:
+    if Problem.of(flat).sparse and wants[1]:
         of_hidden, rows, values = ops.loss_rows_backward_sparse(*flat, given, of_lse, wants[0])
         computed = of_hidden, RowSparse(rows, values, len(flat[1])).gradient()
     else:

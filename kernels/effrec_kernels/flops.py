@@ -48,6 +48,6 @@ def passes(flat: tuple[Any, ...], times: int) -> int:
         flat: the arguments of an operator, those of its problem first.
         times: how many products.
     """
-    problem = Problem(*flat[:PROBLEM_SIZE])
+    problem = Problem.of(flat)
     candidates = problem.num_negatives + 1 if problem.num_negatives else len(problem.items)
     return times * loss_flops(len(problem.hidden), candidates, problem.hidden.shape[1])

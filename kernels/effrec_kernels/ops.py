@@ -39,7 +39,7 @@ def _or_empty(tensor: Tensor | None, like: Tensor) -> Tensor:
 
 def _loss_sum(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the weighted sum of losses, and its gradients by hidden states and items (or empty)."""
-    problem, (row_weights, wants_hidden, wants_items) = Problem(*flat[:PROBLEM_SIZE]), flat[PROBLEM_SIZE:]
+    problem, (row_weights, wants_hidden, wants_items) = Problem.of(flat), flat[PROBLEM_SIZE:]
     check_ids(problem)
     sums = _sums(problem, wants_hidden, wants_items)
     dtype = problem.accumulate_dtype
@@ -53,7 +53,7 @@ def _loss_sum(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _loss_rows(*flat: Any) -> tuple[Tensor, Tensor]:
     """Returns each row's loss and log-sum-exp."""
-    problem = Problem(*flat)
+    problem = Problem.of(flat)
     check_ids(problem)
     loss, lse = compute(problem, None, Sums(None, None))
     return loss, lse
@@ -61,7 +61,7 @@ def _loss_rows(*flat: Any) -> tuple[Tensor, Tensor]:
 
 def _loss_rows_backward(*flat: Any) -> tuple[Tensor, Tensor]:
     """Returns the gradients by hidden states and items (empty if unwanted), in the dtypes of those."""
-    problem = Problem(*flat[:PROBLEM_SIZE])
+    problem = Problem.of(flat)
     of_loss, of_lse, wants_hidden, wants_items = flat[PROBLEM_SIZE:]
     sums = _sums(problem, wants_hidden, wants_items)
     compute(problem, Upstream(of_loss, of_lse), sums)
@@ -74,7 +74,7 @@ def _loss_rows_backward(*flat: Any) -> tuple[Tensor, Tensor]:
 
 def _loss_rows_backward_sparse(*flat: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradient by hidden states, or an empty one; then ids and values of that by items."""
-    problem = Problem(*flat[:PROBLEM_SIZE])
+    problem = Problem.of(flat)
     of_loss, of_lse, wants_hidden = flat[PROBLEM_SIZE:]
     hidden = _sums(problem, wants_hidden, False).hidden
     rows = ItemRows.of(problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -130,8 +131,17 @@ class Problem:
         return tensor.to(self.compute_dtype).to(self.working_dtype)
 
     def flat(self) -> list[Any]:
-        """Returns the attributes in order, the arguments of the operators in `ops`."""
-        return [getattr(self, field.name) for field in fields(self)]
+        """Returns the attributes as the arguments of the operators in `ops`: `PROBLEM_SCHEMA`."""
+        packed = [[getattr(self, name) for name in names] for names in _LISTED.values()]
+        return [getattr(self, name) for name in _ALONE] + packed
+
+    @classmethod
+    def of(cls, arguments: Sequence[Any]) -> Problem:
+        """Returns the problem whose `flat` the first `PROBLEM_SIZE` arguments of an operator are."""
+        values = dict(zip(_ALONE, arguments, strict=False))
+        for names, packed in zip(_LISTED.values(), arguments[len(_ALONE) : PROBLEM_SIZE], strict=True):
+            values |= zip(names, packed, strict=True)
+        return cls(**values)
 
 
 def num_runs(num_items: int) -> int:
@@ -139,15 +149,21 @@ def num_runs(num_items: int) -> int:
     return -(-num_items // RUN)
 
 
-_SCHEMA_TYPES = {
-    "Tensor": "Tensor",
-    "Tensor | None": "Tensor?",
-    "int": "SymInt",
-    "str": "str",
-    "float": "float",
-    "bool": "bool",
-    "torch.dtype": "ScalarType",
-}
-# The arguments of `Problem`, in order, in PyTorch's schema language.
-PROBLEM_SCHEMA = ", ".join(f"{_SCHEMA_TYPES[str(field.type)]} {field.name}" for field in fields(Problem))
-PROBLEM_SIZE = len(fields(Problem))
+# What PyTorch's schema language calls the types of attributes that are arguments of their own, and of those
+# that come in one list for each type: a call takes PyTorch longer by the square of its arguments.
+_TYPES_ALONE = {"Tensor": "Tensor", "Tensor | None": "Tensor?", "torch.dtype": "ScalarType"}
+_TYPES_LISTED = {"int": "SymInt[]", "str": "str[]", "float": "float[]", "bool": "bool[]"}
+
+
+def _names(*types: str) -> list[str]:
+    return [field.name for field in fields(Problem) if str(field.type) in types]
+
+
+_ALONE = _names(*_TYPES_ALONE)
+_LISTED = {kind: _names(kind) for kind in _TYPES_LISTED}
+_TYPES = {field.name: str(field.type) for field in fields(Problem)}
+PROBLEM_SIZE = len(_ALONE) + len(_LISTED)
+PROBLEM_SCHEMA = ", ".join(
+    [f"{_TYPES_ALONE[_TYPES[name]]} {name}" for name in _ALONE]
+    + [f"{_TYPES_LISTED[kind]} {kind}_values" for kind in _LISTED]
+)

@@ -99,7 +99,7 @@ class _Merged(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
         """Returns the gradient by own rows, summed over ranks, and that by own items."""
         flat, (hidden, mine, others) = kept(ctx)
-        problem = Problem(*flat)
+        problem = Problem.of(flat)
         items = problem.items
         of_positive, of_others = ctx.ranks.gather(torch.stack(upstream[:2], dim=1)).unbind(1)
         # A slice's part of what flows into the log-sum-exp; nothing where it has no negative.

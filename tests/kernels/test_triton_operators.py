@@ -91,8 +91,26 @@ def test_reductions_weights_and_autocast(device):
     assert loss.dtype == hidden.grad.dtype == items.grad.dtype == torch.float32
 
 
-def test_a_problem_holds_the_name_of_who_computes_it():
-    """The operators take problems apart by position; a field that is added stands in all of them."""
+def test_a_problem_comes_through_an_operators_arguments():
+    """Operators take problems apart by position, and each attribute is put back in its place."""
     from effrec_kernels.problem import PROBLEM_SCHEMA, PROBLEM_SIZE, Problem
 
-    assert PROBLEM_SIZE == len(dataclasses.fields(Problem)) == PROBLEM_SCHEMA.count(", ") + 1
+    values = {
+        field.name: VALUES[str(field.type)](place) for place, field in enumerate(dataclasses.fields(Problem))
+    }
+    problem = Problem(**values)
+    flat = problem.flat()
+    assert len(flat) == PROBLEM_SIZE == PROBLEM_SCHEMA.count(", ") + 1
+    assert vars(Problem.of([*flat, "behind it"])) == values
+    assert flat[:2] == [values["hidden"], values["items"]], "derivatives are by these"
+
+
+VALUES = {
+    "Tensor": lambda place: f"tensor {place}",
+    "Tensor | None": lambda place: None if place % 2 else f"tensor {place}",
+    "torch.dtype": lambda place: torch.float16,
+    "int": int,
+    "str": str,
+    "float": float,
+    "bool": lambda place: place % 2 == 0,
+}

@@ -29,7 +29,7 @@ def fused_rows(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def _run_forward(*flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    problem, wants_unit = Problem(*flat[:PROBLEM_SIZE]), flat[-1]
+    problem, wants_unit = Problem.of(flat), flat[-1]
     check_ids(problem)
     results = launch.forward(problem, wants_unit)
     unit = problem.hidden.new_empty(0) if results.unit is None else results.unit
@@ -38,20 +38,20 @@ def _run_forward(*flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _run_backward_items(*flat: Any) -> Tensor:
     """Returns the gradient by items in their dtype, summed in float32."""
-    problem = Problem(*flat[:PROBLEM_SIZE])
+    problem = Problem.of(flat)
     return backward_items(problem, *flat[PROBLEM_SIZE:]).to(problem.items.dtype)
 
 
 def _run_backward_item_rows(*flat: Any) -> tuple[Tensor, Tensor]:
     """Returns ids and values of the gradient's rows, the values in the items' dtype."""
-    problem = Problem(*flat[:PROBLEM_SIZE])
+    problem = Problem.of(flat)
     rows, values = backward_item_rows(problem, *flat[PROBLEM_SIZE:])
     return rows, values.to(problem.items.dtype)
 
 
 def _run_backward_hidden(*flat: Any) -> Tensor:
     """Returns the gradient by hidden states: each row's unit gradient times what flows into the row."""
-    return launch.backward_hidden(Problem(*flat[:PROBLEM_SIZE]), *flat[PROBLEM_SIZE:])
+    return launch.backward_hidden(Problem.of(flat), *flat[PROBLEM_SIZE:])
 
 
 _define = torch.library.custom_op
@@ -131,7 +131,7 @@ def _run_backward(ctx: Context, of_loss: Tensor | None, of_lse: Tensor | None, *
     of_lse = None if of_lse is None else of_lse.contiguous()
     if ctx.needs_input_grad[0]:
         gradients[0] = _backward_hidden(*flat, unit, of_loss, of_lse)
-    if ctx.needs_input_grad[1] and Problem(*flat).sparse:
+    if ctx.needs_input_grad[1] and Problem.of(flat).sparse:
         rows, values = _backward_item_rows(*flat, loss, shift, of_loss, of_lse)
         gradients[1] = RowSparse(rows, values, len(flat[1])).gradient()
     elif ctx.needs_input_grad[1]:
