@@ -24,6 +24,8 @@ RESULTS, PLOTS = ROOT / "benchmarks" / "results", ROOT / "docs" / "plots"
 METRIC = "ndcg@10"
 ORDER = ["row", "tiles of 16", "tiles of 64", "tiles of 128", "sequence", "batch"]
 UNITS = {"step": "ms"}
+# Validations that a curve over time wants at least.
+CURVE = 5
 
 
 def run_of(folder: Path) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def run_of(folder: Path) -> dict[str, Any]:
         "seed": result["seed"],
         "commit": result["commit"],
         "test": result["metrics"]["test"][METRIC],
-        "curve": [[line["step"], line[METRIC]] for line in lines if line["kind"] == "valid"],
+        "curve": [[line["step"], round(line[METRIC], 5)] for line in lines if line["kind"] == "valid"],
         "step_s": quickest_step_s(lines),
     }
 
@@ -79,7 +81,7 @@ def _cell(
     negatives: int, peers: dict[str, list[dict[str, Any]]], step_s: dict[str, float]
 ) -> list[records.Record]:
     curve = next(iter(peers.values()))[0]["curve"]
-    steps, curves = curve[-1][0], len(curve) > 1
+    steps, curves = curve[-1][0], len(curve) >= CURVE
     shortest = steps * min(step_s.values())
     made = []
     for shared, runs in peers.items():
@@ -122,7 +124,7 @@ def _draw(kept: list[records.Record], path: Path) -> None:
     from matplotlib import pyplot
 
     matplotlib.rcParams.update({"svg.hashsalt": "effrec", "svg.fonttype": "none", "font.size": 9})
-    curves = [record for record in kept if record["cell"] == "N = 511" and len(_curve(record)) > 1]
+    curves = [record for record in kept if record["cell"] == "N = 511" and len(_curve(record)) >= CURVE]
     count = 3 if curves else 2
     figure, panels = pyplot.subplots(1, count, figsize=(4.2 * count, 3.4), layout="constrained")
     for cell in dict.fromkeys(record["cell"] for record in kept):

@@ -44,6 +44,7 @@ def results(sharing, tmp_path, monkeypatch):
     write_run(pace / "row", "row", 1, [(5, 0.0)], 0.0, 2.0)
     write_run(pace / "tile", "tile", 1, [(5, 0.0)], 0.0, 1.0)
     monkeypatch.setattr(sharing, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(sharing, "CURVE", 2)
     monkeypatch.setattr(sharing, "PLOTS", tmp_path / "plots")
     sharing.keep(runs, pace)
     return tmp_path / "results"
