@@ -570,7 +570,8 @@ def test_it_also_saves_when_the_clock_says_so_and_ends_with_the_same_bytes(tmp_p
 
 def test_a_save_by_the_clock_is_due_again_only_minutes_after_the_last(tmp_path, monkeypatch):
     engine = make_engine(tmp_path, make_config(run__checkpoint_every_minutes=10.0))
-    engine.steps, now = 1, engine._saved_at
+    engine.steps, now = 1, 1000.0
+    engine._saved_at = now  # a whole number, so that sums and differences are exact
     for seconds, due in [(599.0, False), (600.0, True)]:
         monkeypatch.setattr("effrec_cli.engine.time.monotonic", lambda: now + seconds)  # noqa: B023
         assert engine._save_due() == due
