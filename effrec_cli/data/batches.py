@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ class Batch:
         step: optimizer step, counted from 0 over the whole run: a key for random draws.
         first_target: number, within the whole step, of the first row with a loss; the others follow in order.
             With it rows are numbered through over micro-batches and ranks, which random draws go by.
+        host: what stays on the host, by name; not moved by `to`.
     """
 
     tensors: dict[str, Tensor]
@@ -27,6 +28,7 @@ class Batch:
     total_targets: int
     step: int
     first_target: int = 0
+    host: dict[str, Any] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """Returns the batch on `device`, copying asynchronously where it can."""
