@@ -1,4 +1,4 @@
-"""Settings that every dataset shares: filters, order and split."""
+"""Settings that every dataset shares: filters, split and parts."""
 
 from __future__ import annotations
 
@@ -47,6 +47,26 @@ class SplitConfig:
 
 
 @dataclass
+class PartsConfig:
+    """How answers and impressions are parted; of no effect where the source brings ready-made parts.
+
+    Read when a task is fed, not when data are prepared: other parts need no other prepared folder.
+
+    Attributes:
+        test_share: share held out for the result: the last answers of each user, the last impressions of all.
+        valid_share: share held out for model selection, just before those.
+        cold_item_share: share of the answered items whose answers are taken out of training, so that what a
+            model makes of new items is known.
+        seed: draws these items.
+    """
+
+    test_share: float = setting(0.1, above=0, high=0.5)
+    valid_share: float = setting(0.1, above=0, high=0.4)
+    cold_item_share: float = setting(0.05, low=0, high=0.5)
+    seed: int = setting(42, low=0)
+
+
+@dataclass
 class DatasetConfig:
     """What all dataset schemas start from.
 
@@ -55,9 +75,11 @@ class DatasetConfig:
         family: the registered reader.
         filter: which rows stay.
         split: what is held out.
+        parts: what is held out of answers and impressions.
     """
 
     name: str = ""
     family: str = ""
     filter: FilterConfig = field(default_factory=FilterConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
+    parts: PartsConfig = field(default_factory=PartsConfig)
