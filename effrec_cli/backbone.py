@@ -1,4 +1,4 @@
-"""Which model can be fed by which training task."""
+"""Which model can be fed by which training task, and which of a method's tasks a model takes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,39 @@ def model_for(task: str, name: str) -> Any:
     Raises:
         ConfigError: no such model, or it cannot be fed this way; lists the pairs that fit.
     """
-    found = registry.implementation("models", name)
-    if task in _tasks(found):
-        return found
+    task_for((task,), name)
+    return registry.implementation("models", name)
+
+
+def task_for(tasks: tuple[str, ...], name: str) -> str:
+    """Returns which of a method's training tasks feeds the model called `name`: the first that it takes.
+
+    Args:
+        tasks: of the method, such as `("news", "next_item")`.
+        name: the registered model.
+
+    Raises:
+        ConfigError: no such model, or none of the tasks can feed it; lists the pairs that fit.
+    """
+    taken = _tasks(registry.implementation("models", name))
+    found = next((task for task in tasks if task in taken), None)
+    if found is None:
+        raise _no_pair(tasks, name)
+    return found
+
+
+def _no_pair(tasks: tuple[str, ...], name: str) -> ConfigError:
     pairs = {
         other: _tasks(registry.implementation("models", other)) for other in sorted(registry.rows("models"))
     }
-    fitting = [other for other, tasks in pairs.items() if task in tasks]
-    listed = ", ".join(f"{other} ({', '.join(tasks)})" for other, tasks in pairs.items() if tasks)
-    raise ConfigError(
-        f"Model '{name}' cannot be trained on task '{task}'; pairs that fit: {listed}.",
+    fitting = [other for other, taken in pairs.items() if set(tasks) & set(taken)]
+    listed = ", ".join(f"{other} ({', '.join(taken)})" for other, taken in pairs.items() if taken)
+    named = " or ".join(f"'{task}'" for task in tasks)
+    return ConfigError(
+        f"Model '{name}' cannot be trained on task {named}; pairs that fit: {listed}.",
         where=f"model={name}",
         nearest=fitting[0] if len(fitting) == 1 else None,
-        fix=f"choose a model for {task}: {', '.join(fitting)}" if fitting else None,
+        fix=f"choose a model for {' or '.join(tasks)}: {', '.join(fitting)}" if fitting else None,
     )
 
 

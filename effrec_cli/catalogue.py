@@ -65,8 +65,8 @@ def _tasks(kind: str, name: str) -> str | None:
         found = registry.load(known.target)
     except (ImportError, OSError):  # its module cannot be imported here
         return None
-    tasks = getattr(found, "task", None) or getattr(found, "tasks", None)
-    return tasks if tasks is None or isinstance(tasks, str) else ", ".join(tasks)
+    tasks = getattr(found, "tasks", None)
+    return None if tasks is None else ", ".join(tasks)
 
 
 def _summary(hydra: Hydra, kind: str, name: str, composed: DictConfig) -> str:

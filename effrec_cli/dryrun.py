@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from effrec_cli import env, registry
-from effrec_cli.backbone import model_for
+from effrec_cli.backbone import task_for
 from effrec_cli.checkpoint import method_state
 from effrec_cli.data import cache, load
 from effrec_cli.data.source import Source
@@ -139,8 +139,7 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
     """
     device = env.resolve_device(config.run.device)
     _refuse_taken(config)
-    task = registry.implementation("methods", config.method.name).task
-    model_for(task, config.model.name)
+    task = task_for(registry.implementation("methods", config.method.name).tasks, config.model.name)
     dataset, data = _dataset(config)
     if data is None and num_items is not None:
         data = stand_in(num_items, dataset.name)

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from effrec_cli import artifacts, checkpoint, compose, distributed, env, launch, registry, result
-from effrec_cli.backbone import model_for
+from effrec_cli.backbone import task_for
 from effrec_cli.data.batches import Batches, Share
 from effrec_cli.data.load import load
 from effrec_cli.data.source import Say
@@ -54,7 +54,7 @@ def run(config: Config, overrides: list[str], *, keep_failed: bool = False) -> r
     """
     with interrupt.listening():
         # Before anything is fetched, prepared or written.
-        model_for(registry.implementation("methods", config.method.name).task, config.model.name)
+        _task(config)
         if distributed.is_one_of_many():
             return _run_among_others(config, overrides)
         return _run_here(config, overrides, keep_failed)
@@ -222,8 +222,7 @@ def _left_alone(folder: RunFolder, config: Config, overrides: list[str]) -> bool
     lost = artifacts.lost(folder.path) if folder.finished else []
     if not lost:
         return folder.finished
-    without_loop = registry.implementation("methods", config.method.name).task == "none"
-    if not without_loop and not checkpoint.any_sound(folder.checkpoints):
+    if _task(config) != "none" and not checkpoint.any_sound(folder.checkpoints):
         scores = f"effrec evaluate {folder.path} for its metrics, or " if lost == [result.FILE_NAME] else ""
         same = [word for word in overrides if not word.startswith(("run.dir=", "run.resume="))]
         raise ConfigError(
@@ -233,6 +232,11 @@ def _left_alone(folder: RunFolder, config: Config, overrides: list[str]) -> bool
         )
     say(f"{folder.path} holds a finished run that has lost {', '.join(lost)}: writing it anew.")
     return False
+
+
+def _task(config: Config) -> str:
+    """Returns how the model will be fed, or raises ConfigError where method and model do not fit."""
+    return task_for(registry.implementation("methods", config.method.name).tasks, config.model.name)
 
 
 def _keep_settings(folder: RunFolder, config: Config, overrides: list[str]) -> None:

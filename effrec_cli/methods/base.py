@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from effrec_cli.backbone import task_for
 from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
@@ -46,18 +47,28 @@ class Method:
         world: the processes that train; one on the CPU where none are named.
 
     Attributes:
-        task: how the model is fed, such as `next_item`; `none` where no network trains.
+        tasks: how models can be fed, such as `next_item`; `none` where no network trains. The run's model
+            decides which of several.
         data: the dataset, after `prepare`.
         model: the module, after `build`.
     """
 
-    task: ClassVar[str] = "next_item"
+    tasks: ClassVar[tuple[str, ...]] = ("next_item",)
     data: RecData
     model: nn.Module
 
     def __init__(self, config: Config, world: World | None = None) -> None:
         self.config = config
         self.world = world or World()
+
+    @property
+    def task(self) -> str:
+        """How the run's model is fed: the first of `tasks` that it takes.
+
+        Raises:
+            ConfigError: it takes none of them.
+        """
+        return task_for(self.tasks, self.config.model.name)
 
     def recall(self, state: dict[str, Any]) -> None:
         """Takes the `extra_state` of the run, {} where it begins, before anything else; ignored by default.

@@ -47,7 +47,7 @@ class CCE(Method):
     and `gbce` set one or N sigmoids against the positive's; `sce` is a softmax against mined items (1.3).
     """
 
-    task: ClassVar[str] = "next_item"
+    tasks: ClassVar[tuple[str, ...]] = ("next_item",)
     _made_draws: Draws | None = None
     _packing: str | None = None
     _loss_choice: Choice[str] | None = None

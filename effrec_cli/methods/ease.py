@@ -32,7 +32,7 @@ class EASE(Method):
     The V x V weights count as parameters.
     """
 
-    task: ClassVar[str] = "none"
+    tasks: ClassVar[tuple[str, ...]] = ("none",)
     model: NoModel
 
     def build(self, data: RecData) -> nn.Module:

@@ -35,7 +35,7 @@ class ItemKNN(Method):
     item's score is the sum of its similarities to those of its neighbours that are in the history.
     """
 
-    task: ClassVar[str] = "none"
+    tasks: ClassVar[tuple[str, ...]] = ("none",)
     model: NoModel
 
     def build(self, data: RecData) -> nn.Module:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Popularity(Method):
     """Ranks items by their number of training rows, repetitions included."""
 
-    task: ClassVar[str] = "none"
+    tasks: ClassVar[tuple[str, ...]] = ("none",)
     model: NoModel
 
     def build(self, data: RecData) -> nn.Module:

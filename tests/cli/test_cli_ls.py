@@ -45,7 +45,7 @@ def test_models_tell_their_tasks(effrec):
 def test_rows_tell_the_tasks_of_their_classes(kind):
     for name, row in registry.rows(kind).items():
         found = registry.implementation(kind, name)
-        assert row.tasks == ((found.task,) if kind == "methods" else found.tasks)
+        assert row.tasks == found.tasks
 
 
 def test_the_task_of_a_row_that_does_not_tell_is_its_class_s(effrec, monkeypatch):
