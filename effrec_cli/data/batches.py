@@ -8,6 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+PAD_ITEM = -1
+"""Stands where a batch's tensor of items has no item."""
+
 
 @dataclass(frozen=True)
 class Batch:

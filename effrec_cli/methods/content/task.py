@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from effrec_cli.data.batches import Batch, Batches
+from effrec_cli.data.batches import PAD_ITEM, Batch, Batches
 from effrec_cli.distributed import World
 
 if TYPE_CHECKING:
     from effrec_cli.data.contents import Contents
 
-PAD_ITEM = -1
-"""Stands in a batch's item tensors where there is no item."""
+__all__ = ["PAD_ITEM", "ContentTask"]
 
 
 class ContentTask(Protocol):
