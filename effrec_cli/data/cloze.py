@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from effrec_cli.data.batches import Batch, Share
-from effrec_cli.data.next_item import IGNORED, Int64, NextItemBatches, Windows, int64_tensors, part_of
+from effrec_cli.data.next_item import IGNORED, NextItemBatches
 from effrec_cli.data.shuffle import draw_below
-from effrec_cli.data.types import RecData
+from effrec_cli.data.types import Int64, RecData
+from effrec_cli.data.windows import Windows, int64_tensors, part_of
 
 Bool = NDArray[np.bool_]
 
@@ -62,7 +63,7 @@ class ClozeBatches(NextItemBatches):
     @property
     def targets_per_epoch(self) -> float:
         """Masked items of an epoch: how many there are on average in the first epoch's windows."""
-        lengths = self._windows(np.arange(self.num_samples), epoch=0).length
+        lengths = self.cuts.windows(np.arange(self.num_samples), epoch=0).length
         none = (1 - self.mask_ratio) ** lengths  # how likely a window is to need the one that is masked then
         each = self.last_only + (1 - self.last_only) * (self.mask_ratio * lengths + none)
         return float(each.sum())
@@ -76,7 +77,7 @@ class ClozeBatches(NextItemBatches):
         items; `masked` int64 [b], how many are masked in each window. Targets are numbered window by window
         through the whole step.
         """
-        windows = self._windows(self._samples(epoch, position), epoch)
+        windows = self.cuts.step(epoch, position, self.steps_per_epoch)
         masks = self._masks(windows, epoch)
         low, high = part_of(len(windows), share)
         tensors = self._with_masks(windows[low:high], masks[low:high])
@@ -89,7 +90,7 @@ class ClozeBatches(NextItemBatches):
 
     def _masks(self, windows: Windows, epoch: int) -> Bool:
         """Returns which items are masked, bool [n, W]; one or more in each window."""
-        column = np.arange(self._width(windows))
+        column = np.arange(windows.width(self.max_length))
         real = column < windows.length[:, None]
         at = windows.start[:, None] + column
         masked = real & self._happens(self.mask_ratio, at, epoch, ITEM)
@@ -104,7 +105,7 @@ class ClozeBatches(NextItemBatches):
 
     def _with_masks(self, windows: Windows, masks: Bool) -> dict[str, torch.Tensor]:
         """Returns the tensors of `batch`."""
-        column = np.arange(self._width(windows))
+        column = np.arange(windows.width(self.max_length))
         real, masks = column < windows.length[:, None], masks[:, : len(column)]
         items = self.items[np.where(real, windows.start[:, None] + column, 0)]
         return int64_tensors(

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from effrec_cli.data.batches import Batch, Share
-from effrec_cli.data.shuffle import draw_below, shuffled
-from effrec_cli.data.types import RecData
+from effrec_cli.data.types import Int64, RecData
+from effrec_cli.data.windows import Cuts, Windows, int64_tensors, part_of, windows_in_a_step, windows_of_users
 from effrec_cli.errors import DataError
-
-Int64 = NDArray[np.int64]
 
 IGNORED = -100
 """Target where there is no loss."""
-
-WIDTH_STEP = 16
-"""Batches are as wide as their longest window, rounded up to a multiple of this: few shapes."""
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Which positions of `Sequences.items` some windows read; all arrays are int64 [n].
-
-    Attributes:
-        start: position of the first input; the targets are the positions one later.
-        length: inputs, and so targets.
-    """
-
-    start: Int64
-    length: Int64
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def __getitem__(self, some: slice) -> Windows:
-        return Windows(self.start[some], self.length[some])
 
 
 class NextItemBatches:
@@ -74,11 +45,9 @@ class NextItemBatches:
         self.max_length = max_length
         self.window = window
         self.seed = seed
-        self.offsets = np.asarray(data.sequences.offsets[:-1])
-        self.held = self._held(data)
-        windows = _windows_of_users(self.held, max_length, window)
-        self.first_window = np.concatenate([[0], np.cumsum(windows)])
-        self.num_samples = int(self.first_window[-1])
+        first = np.asarray(data.sequences.offsets[:-1])
+        self.cuts = Cuts(first, self._held(data), max_length, window, seed)
+        self.num_samples = self.cuts.num_samples
         if not self.num_samples:
             raise DataError(
                 "No user has two training items, so there is no next item to learn.",
@@ -90,7 +59,8 @@ class NextItemBatches:
     @property
     def items_per_epoch(self) -> int:
         """Items that an epoch's windows read."""
-        read = np.minimum(self.held, self.max_length) if self.window == "last" else self.held
+        held = self.cuts.held
+        read = np.minimum(held, self.max_length) if self.window == "last" else held
         return int(read.sum())
 
     @property
@@ -107,7 +77,7 @@ class NextItemBatches:
         need not be asked. Targets are numbered window by window through the whole step, so that no split into
         ranks or micro-batches changes a number.
         """
-        windows = self._windows(self._samples(epoch, position), epoch)
+        windows = self.cuts.step(epoch, position, self.steps_per_epoch)
         low, high = part_of(len(windows), share)
         before, total = int(windows.length[:low].sum()), int(windows.length.sum())
         return Batch(self._tensors(windows[low:high]), high - low, total, step, first_target=before)
@@ -116,27 +86,9 @@ class NextItemBatches:
         """Returns how many items of each user windows are to hold, int64 [num_users]."""
         return _targets_of_users(data)
 
-    def _samples(self, epoch: int, position: int) -> Int64:
-        """Returns the windows' numbers of one step, int64."""
-        low, high = (self.num_samples * at // self.steps_per_epoch for at in (position, position + 1))
-        return shuffled(np.arange(low, high), self.num_samples, seed=self.seed, epoch=epoch)
-
-    def _windows(self, samples: Int64, epoch: int) -> Windows:
-        """Returns what the numbered windows read in this epoch."""
-        users = np.searchsorted(self.first_window, samples, side="right") - 1
-        first, after_last = self.first_window[users], self.first_window[users + 1]
-        held = self.held[users]
-        shorter = (after_last - first) * self.max_length - held
-        if self.window == "slide":
-            shorter = draw_below(shorter + 1, users, seed=self.seed, epoch=epoch)
-        start = (samples - first) * self.max_length - shorter
-        end = np.minimum(start + self.max_length, held)
-        start = np.maximum(start, 0)
-        return Windows(self.offsets[users] + start, end - start)
-
     def _tensors(self, windows: Windows) -> dict[str, torch.Tensor]:
         """Returns the tensors of `batch`."""
-        column = np.arange(self._width(windows))
+        column = np.arange(windows.width(self.max_length))
         real = column < windows.length[:, None]
         at = np.where(real, windows.start[:, None] + column, 0)
         return int64_tensors(
@@ -146,38 +98,12 @@ class NextItemBatches:
             valid=np.flatnonzero(real),
         )
 
-    def _width(self, windows: Windows) -> int:
-        longest = int(windows.length.max(initial=1))
-        return min(self.max_length, -(-longest // WIDTH_STEP) * WIDTH_STEP)
-
 
 def batch_size_for(data: RecData, max_length: int, window: str) -> int:
-    """Returns a batch size for these data: about a hundred steps an epoch, a power of two from 16 to 256.
-
-    Small data need small batches to be learnt in few passes, large data large ones to use the device.
-    """
-    windows = int(_windows_of_users(_targets_of_users(data), max_length, window).sum())
-    return min(256, max(16, 2 ** round(math.log2(max(1, windows) / 100))))
+    """Returns a batch size for these data (see `windows_in_a_step`)."""
+    return windows_in_a_step(int(windows_of_users(_targets_of_users(data), max_length, window).sum()))
 
 
 def _targets_of_users(data: RecData) -> Int64:
     """Returns how many targets each user has, int64 [num_users]."""
     return np.maximum(np.asarray(data.train_end) - np.asarray(data.sequences.offsets[:-1]) - 1, 0)
-
-
-def _windows_of_users(held: Int64, max_length: int, window: str) -> Int64:
-    """Returns how many windows the items held of each user are cut into, int64 [num_users]."""
-    windows = -(-held // max_length)
-    return np.minimum(windows, 1) if window == "last" else windows
-
-
-def int64_tensors(**arrays: NDArray[Any]) -> dict[str, torch.Tensor]:
-    """Returns the arrays as tensors, int64."""
-    return {name: torch.from_numpy(np.asarray(array, dtype=np.int64)) for name, array in arrays.items()}
-
-
-def part_of(count: int, share: Share) -> tuple[int, int]:
-    """Returns the range of a step's samples that one share has; the shares' ranges partition them all."""
-    parts = share.ranks * share.micros
-    part = share.rank * share.micros + share.micro
-    return count * part // parts, count * (part + 1) // parts
