@@ -16,14 +16,12 @@ from effrec_cli.backbone import task_for
 from effrec_cli.data.batches import Batches, Share
 from effrec_cli.data.load import load
 from effrec_cli.data.source import Say
-from effrec_cli.data.types import EvalCases, RecData
+from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
 from effrec_cli.durable import write_bytes
 from effrec_cli.engine import Engine
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.cost import CostMeter, flops_per_sample
-from effrec_cli.evaluation.protocol import protocol_of
-from effrec_cli.evaluation.ranking import rank_cases
 from effrec_cli.kept_settings import refuse_other_settings
 from effrec_cli.loop import interrupt, outofmemory
 from effrec_cli.methods.base import Method
@@ -102,10 +100,6 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
     tell(_what_is_trained(config, data, world))
     with outofmemory.explained(config, world.device):
         method, batches, data = _build(config, data, world, folder)
-
-    def metrics_of(cases: EvalCases) -> dict[str, float]:
-        return rank_cases(method.scorer(), data, cases, config.evaluation, world=world)
-
     engine = Engine(
         method=method,
         batches=batches,
@@ -114,12 +108,12 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
         folder=folder,
         world=world,
         meter=meter,
-        validate=lambda: metrics_of(data.valid),
+        validate=lambda: method.judge("valid"),
         progress=Progress(0, world.is_main),
     )
     valid = _fit(method, engine, tell)
     with meter.beside("test"):
-        metrics = {"valid": valid, "test": metrics_of(data.test)}
+        metrics = {"valid": valid, "test": method.judge("test")}
     _leave_results(config, folder, engine, data, metrics)
 
 
@@ -133,7 +127,7 @@ def _leave_results(
     world.wait()
     cost = engine.meter.costs(
         method.model,
-        training_rows=data.num_train,
+        training_rows=method.training_rows,
         model_path=folder.model_path,
         flops_per_sample=_flops(method, engine.batches, world),
     )
@@ -315,7 +309,7 @@ def _described(config: Config, data: RecData, method: Method, world: World) -> d
     """Returns what result.json says besides metrics and cost."""
     surroundings = env.describe(world.device)
     return {
-        "protocol": protocol_of(data, config.evaluation),
+        "protocol": method.protocol(),
         "dataset": {
             "name": data.name,
             "hash": data.content_hash,
@@ -333,6 +327,6 @@ def _described(config: Config, data: RecData, method: Method, world: World) -> d
         "device": {"kind": surroundings["device_kind"], "name": surroundings["device"], "count": world.size},
         "config": compose.resolved(config),
         "precision": resolve_precision(config.run.precision, world.device),
-        "ceiling": data.ceiling,
+        "ceiling": method.ceiling,
         "choices": method.choices(),
     }

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from effrec_cli.data.batches import Batches, Share
-from effrec_cli.data.types import EvalCases, RecData
+from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.blocks import BYTES_PER_SCORE, block_rows
 from effrec_cli.evaluation.memory import peak_memory
-from effrec_cli.evaluation.ranking import rank_cases
 from effrec_cli.methods.base import Method
 from effrec_cli.precision import autocast, resolve_precision
 
@@ -192,7 +191,6 @@ def _validation(method: Method, data: RecData, device: torch.device, growth: _Gr
     scores = rows * data.num_items * BYTES_PER_SCORE
     if scores > BUDGET_BYTES or not rows:
         return scores
-    cases = replace(data.valid, **{f.name: getattr(data.valid, f.name)[:rows] for f in fields(EvalCases)})
     before = growth.so_far()
-    rank_cases(method.scorer(), data, cases, settings)
+    method.judge("valid", rows)
     return growth.so_far() if growth.so_far() > before else scores

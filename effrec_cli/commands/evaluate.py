@@ -21,7 +21,7 @@ _SAME = 1e-9
 
 
 def main(argv: list[str]) -> int:
-    """Ranks the cases of a split again with the run's weights, and prints metrics and protocol.
+    """Judges the run's weights again on the cases of a split, and prints metrics and protocol.
 
     Raises:
         ConfigError: there is no finished run at the path, or a setting is wrong.
@@ -32,26 +32,24 @@ def main(argv: list[str]) -> int:
     _check(options)
     # Not before: what is wrong with the words is said at once.
     from effrec_cli import artifacts, env
-    from effrec_cli.evaluation.ranking import protocol_of, rank_cases
 
     opened = artifacts.open_run(options.run, env.resolve_device(options.device))
-    settings = settings_of(opened, options)
-    data = opened.data
-    if data is None:
+    if opened.data is None:
         raise _no_data(opened)
-    cases = data.valid if options.split == "valid" else data.test
-    found = rank_cases(opened.method.scorer(), data, cases, settings)
+    same_rule = options.seen in (None, opened.config.evaluation.seen)
+    opened.config.evaluation = settings_of(opened, options)
+    found = opened.method.judge(options.split)
     record = {
         "run": str(options.run),
         "split": options.split,
         "metrics": found,
-        "protocol": protocol_of(data, settings),
-        "same_as_result": _agreement(opened, options.split, found, settings),
+        "protocol": opened.method.protocol(),
+        "same_as_result": _agreement(opened, options.split, found) if same_rule else None,
     }
     if options.json:
         print(json.dumps(record, indent=2))
     else:
-        _print(opened, record, settings)
+        _print(opened, record, same_rule)
     return 0
 
 
@@ -90,18 +88,14 @@ def _no_data(opened: OpenRun) -> DataError:
     )
 
 
-def _agreement(
-    opened: OpenRun, split: str, found: dict[str, float], settings: EvaluationConfig
-) -> bool | None:
+def _agreement(opened: OpenRun, split: str, found: dict[str, float]) -> bool | None:
     """Returns whether the metrics are those of result.json; None where that is lost or tells of others."""
     kept = opened.result.metrics.get(split, {}) if opened.result is not None else {}
     shared = found.keys() & kept.keys()
-    if settings.seen != opened.config.evaluation.seen or not shared:
-        return None
-    return all(abs(found[name] - kept[name]) < _SAME for name in shared)
+    return all(abs(found[name] - kept[name]) < _SAME for name in shared) if shared else None
 
 
-def _print(opened: OpenRun, record: dict[str, Any], settings: EvaluationConfig) -> None:
+def _print(opened: OpenRun, record: dict[str, Any], same_rule: bool) -> None:
     from effrec_cli.commands.show import protocol_words
     from effrec_cli.report.layout import print_table, say
     from effrec_cli.report.tables import metrics_table, scores_table
@@ -110,7 +104,6 @@ def _print(opened: OpenRun, record: dict[str, Any], settings: EvaluationConfig) 
     if opened.result is None:
         print_table(scores_table(f"{opened.config.method.name} · {opened.dataset['name']}", part, scores))
     else:
-        same_rule = settings.seen == opened.config.evaluation.seen
         ceiling = opened.result.ceiling if same_rule else None
         print_table(metrics_table(replace(opened.result, metrics={part: scores}, ceiling=ceiling), part))
     say(f"\nprotocol  {protocol_words(record['protocol'])}")

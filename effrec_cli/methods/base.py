@@ -1,13 +1,13 @@
 """The method contract: what a paper's method says about itself, and nothing the engine can own.
 
 A run calls, in this order: `recall`, `prepare`, `build`, `batches`, `optimizers`, `fit` (which calls
-`training_step` for every batch), `scorer`. A method overrides what its paper changes; the defaults are
-ordinary supervised training.
+`training_step` for every batch), `judge` (by its `scorer`). A method overrides what its paper changes; the
+defaults are ordinary supervised training.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,6 +17,9 @@ from effrec_cli.backbone import task_for
 from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
+from effrec_cli.errors import ConfigError
+from effrec_cli.evaluation.protocol import protocol_of
+from effrec_cli.evaluation.ranking import rank_cases
 from effrec_cli.evaluation.scorer import Scorer
 from effrec_cli.schema import Config
 
@@ -129,8 +132,44 @@ class Method:
         raise TypeError(f"{type(self).__name__} does not say what it will hold")
 
     def scorer(self) -> Scorer:
-        """Returns what ranks the catalogue with the current weights."""
-        raise TypeError(f"{type(self).__name__} cannot rank")
+        """Returns what ranks the catalogue with the current weights.
+
+        Raises:
+            ConfigError: the method, or what its model is trained for, ranks no catalogue.
+        """
+        method, model = self.config.method.name, self.config.model.name
+        raise ConfigError(
+            f"method={method} with model={model} cannot rank the catalogue: it is not trained to.",
+            where=f"task {self.task}",
+            fix="effrec evaluate RUN says how well it does what it is trained for",
+        )
+
+    def judge(self, part: str, limit: int | None = None) -> dict[str, float]:
+        """Returns the metrics of the current weights; the default ranks the catalogue for each case.
+
+        Args:
+            part: `valid` or `test`; every rank judges its share of it, and all get the same numbers.
+            limit: look at the first so many cases alone, in this process: to see what memory a block takes.
+        """
+        cases, world = self.data.valid if part == "valid" else self.data.test, self.world
+        if limit is not None:
+            first = {f.name: getattr(cases, f.name)[:limit] for f in fields(cases)}
+            cases, world = replace(cases, **first), World(device=world.device)
+        return rank_cases(self.scorer(), self.data, cases, self.config.evaluation, world=world)
+
+    def protocol(self) -> dict[str, Any]:
+        """Returns the stamp of what `judge` finds: all that must be equal for two results to compare."""
+        return protocol_of(self.data, self.config.evaluation)
+
+    @property
+    def training_rows(self) -> int:
+        """How many rows of the data training may use; the result says it as a cost."""
+        return self.data.num_train
+
+    @property
+    def ceiling(self) -> dict[str, float] | None:
+        """What the best possible scores on the test cases would be, by metric, where that is known."""
+        return self.data.ceiling
 
     def choices(self) -> dict[str, str]:
         """Returns settings that were left to the method, each with what it chose and why; none by default."""

@@ -18,16 +18,16 @@ SMALL_MODEL = ["model.dim=16", "model.num_layers=1", "model.max_length=20", "met
 
 @pytest.mark.parametrize("words", [["method=pop"], ["method=itemknn"], ["method=ease"], SMALL_MODEL])
 def test_the_total_is_training_and_validating_whatever_the_method(words, tmp_path, monkeypatch, capsys):
-    from effrec_cli import run
+    from effrec_cli.methods import base
 
     ranked = []
-    rank_cases = run.rank_cases
+    rank_cases = base.rank_cases
 
     def counted(scorer, data, cases, *rest, **more):
         ranked.append("valid" if cases is data.valid else "test")
         return rank_cases(scorer, data, cases, *rest, **more)
 
-    monkeypatch.setattr(run, "rank_cases", counted)
+    monkeypatch.setattr(base, "rank_cases", counted)
     folder = tmp_path / "run"
     assert main(["train", f"data_root={tmp_path / 'data'}", f"run.dir={folder}", *TINY, *words]) == 0
     cost = json.loads((folder / "result.json").read_text())["cost"]
