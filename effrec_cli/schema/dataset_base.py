@@ -55,7 +55,7 @@ class PartsConfig:
     Attributes:
         test_share: share held out for the result: the last answers of each user, the last impressions of all.
         valid_share: share held out for model selection, just before those.
-        cold_item_share: share of the answered items whose answers are taken out of training, so that what a
+        cold_item_share: share of the answered or clicked items that are taken out of training, so that what a
             model makes of new items is known.
         seed: draws these items.
     """
