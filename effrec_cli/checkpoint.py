@@ -14,7 +14,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,14 @@ class Checkpoint:
         best: the weights of the best validation; None where there is none, or where they are `model`.
         optimizers: the optimizers' tensors, named `<optimizer>.<parameter>.<entry>`.
         state: JSON-able rest: step, patience, accumulated cost ...
+        method: tensors that the method keeps beside the model; most have none.
     """
 
     model: dict[str, Tensor]
     best: dict[str, Tensor] | None
     optimizers: dict[str, Tensor]
     state: dict[str, Any]
+    method: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -143,7 +145,12 @@ def unpack_optimizer(
 
 
 def _write_parts(draft: Path, checkpoint: Checkpoint) -> None:
-    parts = {"model": checkpoint.model, "best": checkpoint.best, "optimizers": checkpoint.optimizers}
+    parts = {
+        "model": checkpoint.model,
+        "best": checkpoint.best,
+        "optimizers": checkpoint.optimizers,
+        "method": checkpoint.method or None,
+    }
     for name, tensors in parts.items():
         if tensors is not None:
             write_tensors(draft / f"{name}.safetensors", tensors)
@@ -156,12 +163,17 @@ def _read(path: Path) -> Checkpoint:
     """Returns the checkpoint at `path`, or raises DataError where a byte of it is not as it was written."""
     try:
         names = _check(path, contents=True)
-        best = "best.safetensors"
+        optional = {
+            name: read_tensors(path / f"{name}.safetensors")[0]
+            for name in ("best", "method")
+            if f"{name}.safetensors" in names
+        }
         return Checkpoint(
             model=read_tensors(path / "model.safetensors")[0],
-            best=read_tensors(path / best)[0] if best in names else None,
+            best=optional.get("best"),
             optimizers=read_tensors(path / "optimizers.safetensors")[0],
             state=json.loads((path / _STATE).read_text()),
+            method=optional.get("method", {}),
         )
     except _UNREADABLE as fault:
         raise DataError(f"{type(fault).__name__}: {fault}") from fault

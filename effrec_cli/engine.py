@@ -35,6 +35,7 @@ from effrec_cli.report.outlook import Outlook
 from effrec_cli.report.progress import Progress
 from effrec_cli.runfolder import INTERRUPTED, RUNNING, RunFolder
 from effrec_cli.schema import Config
+from effrec_cli.schema.protocols import monitor_of
 from effrec_cli.tensorfile import move_to
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Engine(Primitives):
         self.meter, self.validate, self.progress = meter, validate, progress
         if config.run.deterministic:
             make_deterministic()
-        self.selection = Selection(config.evaluation.monitor, config.run.patience)
+        self.selection = Selection(monitor_of(config), config.run.patience)
         self.totals = Totals(world)
         self.validated_step: int | None = None
         self.elapsed_before_s = 0.0
@@ -216,8 +217,8 @@ class Engine(Primitives):
             self.meter.epoch_ended()
 
     def _learn(self, batch: Batch) -> None:
-        """Runs one micro-batch; a rank whose share is empty only takes part in the update."""
-        if batch.size:
+        """Runs one micro-batch; a rank whose share is empty takes part in the update, in most methods only."""
+        if batch.size or self.method.joins_empty:
             self.totals.add(self.method.training_step(batch, self))
         elif self.last_micro_batch:
             self.update()
@@ -272,6 +273,7 @@ class Engine(Primitives):
         if self.totals.steps:
             self._log()
         with self.progress.pace.validating():
+            self.method.settle(self)
             score = self._validate()
             self.stopped = self._limit()
             self._save()
@@ -368,6 +370,10 @@ class Engine(Primitives):
         words = self._outlook.words(self.elapsed_s) if self.world.is_main and self._outlook else None
         if words:
             self._say(words)
+
+    def note(self, kind: str, values: dict[str, float]) -> None:
+        """Records what a method has found out about its training, as a line of metrics.jsonl."""
+        self._record(kind, values)
 
     def _record(self, kind: str, values: dict[str, float]) -> None:
         if self.world.is_main:

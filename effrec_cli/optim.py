@@ -60,7 +60,7 @@ def make_optimizer(params: Iterable[Tensor], config: OptimizerConfig) -> torch.o
 
 
 def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """Returns the rate of one step: linear warm-up to `lr`, then constant or half a cosine down.
+    """Returns the rate of one step: linear warm-up to `lr`, then constant, half a cosine or 1 / sqrt(step) down.
 
     Args:
         step: optimizer steps done before this one.
@@ -71,6 +71,8 @@ def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "noam":  # Vaswani et al. 2017, section 5.3, its peak made `lr`
+        return config.lr * math.sqrt(max(1, config.warmup_steps) / (step + 1))
     span = max(1, total_steps - config.warmup_steps)
     progress = min(1.0, (step - config.warmup_steps) / span)
     ratio = config.final_lr_ratio

@@ -39,6 +39,7 @@ def take(engine: Engine) -> Checkpoint:
             "meter": engine.meter.state(),
             "method": engine.method.extra_state(),
         },
+        method=engine.method.extra_tensors(),
     )
 
 
@@ -64,6 +65,7 @@ def put_back(engine: Engine, checkpoint: Checkpoint) -> int:
     if engine.scaler and state["scaler"]:
         engine.scaler.load(state["scaler"])
     engine.meter.load(state["meter"])
+    engine.method.load_extra_tensors(checkpoint.method)
     engine.method.load_extra_state(state["method"])
     return int(state["metrics_lines"])
 

@@ -57,6 +57,8 @@ class Method:
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("next_item",)
+    joins_empty: ClassVar[bool] = False
+    """Whether a rank whose share of a step is empty runs `training_step` all the same, to work for others."""
     data: RecData
     model: nn.Module
 
@@ -189,3 +191,13 @@ class Method:
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Takes `extra_state` back."""
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """Returns tensors beyond the model's that a resumed run needs, alike on every rank; none by default."""
+        return {}
+
+    def load_extra_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Takes `extra_tensors` back, before `load_extra_state`."""
+
+    def settle(self, engine: Engine) -> None:
+        """Applies what a step may have held back; called before each validation."""

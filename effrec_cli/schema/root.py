@@ -18,7 +18,7 @@ class OptimizerConfig:
         betas: Adam's two decay rates.
         eps: Adam's epsilon.
         weight_decay: L2 strength (decoupled for adamw).
-        schedule: `constant` or `cosine` after the warm-up.
+        schedule: `constant`, `cosine` or, falling with 1 / sqrt(step), `noam` after the warm-up.
         warmup_steps: optimizer steps of linear warm-up from 0.
         final_lr_ratio: where cosine ends, as a share of `lr`.
         sparse_rows: move only the rows of the item table that a step draws (docs: sparse.md); None does so
@@ -30,7 +30,7 @@ class OptimizerConfig:
     betas: list[float] = setting([0.9, 0.98])
     eps: float = setting(1e-8, above=0)
     weight_decay: float = setting(0.0, low=0)
-    schedule: str = setting("constant", choices=("constant", "cosine"))
+    schedule: str = setting("constant", choices=("constant", "cosine", "noam"))
     warmup_steps: int = setting(0, low=0)
     final_lr_ratio: float = setting(0.0, low=0, high=1)
     sparse_rows: bool | None = None
@@ -82,19 +82,21 @@ class RunConfig:
 
 @dataclass
 class EvaluationConfig:
-    """The ranking protocol's settings; the split belongs to the dataset.
+    """How a run is judged, and how the catalogue is ranked; the split belongs to the dataset.
 
     Attributes:
         ks: cut-offs, ascending.
         metrics: names out of ndcg, hr, recall, mrr, map, precision, coverage, surprisal.
-        monitor: the validation metric that early stopping and the best checkpoint follow.
+        monitor: the validation metric that early stopping and the best checkpoint follow; None is `ndcg@10`
+            where the catalogue is ranked (else the first metric that is computed) and `auc` for the tasks
+            `news` and `knowledge_tracing`, whose protocols look at no other setting here.
         seen: `exclude` never recommends an item of the user's history, `keep` may.
         block_rows: users scored at once; None sizes the block from free memory.
     """
 
     ks: list[int] = setting([1, 5, 10, 20, 100])
     metrics: list[str] = setting(["ndcg", "hr", "mrr", "recall", "map", "precision", "coverage", "surprisal"])
-    monitor: str = "ndcg@10"
+    monitor: str | None = None
     seen: str = setting("exclude", choices=("exclude", "keep"))
     block_rows: int | None = setting(None, low=1)
 

@@ -107,3 +107,13 @@ def test_cosine_shorter_than_its_warm_up_is_defined():
     config = OptimizerConfig(lr=1.0, schedule="cosine", warmup_steps=10)
     assert learning_rate(9, 5, config) == 1.0
     assert learning_rate(11, 5, config) == 0.0
+
+
+def test_noam_warms_up_and_falls_with_the_root_of_the_step():
+    config = OptimizerConfig(lr=0.8, schedule="noam", warmup_steps=4)
+    rates = [learning_rate(step, 100, config) for step in range(16)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[15] == pytest.approx(0.4)
+    peak = math.sqrt(4) * 0.8
+    by_paper = [peak * min((step + 1) ** -0.5, (step + 1) * 4**-1.5) for step in range(16)]
+    assert rates == pytest.approx(by_paper)
