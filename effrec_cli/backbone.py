@@ -34,7 +34,7 @@ def task_for(tasks: tuple[str, ...], name: str) -> str:
     Raises:
         ConfigError: no such model, or none of the tasks can feed it; lists the pairs that fit.
     """
-    taken = _tasks(registry.implementation("models", name))
+    taken = registry.tasks("models", name)
     found = next((task for task in tasks if task in taken), None)
     if found is None:
         raise _no_pair(tasks, name)
@@ -42,9 +42,7 @@ def task_for(tasks: tuple[str, ...], name: str) -> str:
 
 
 def _no_pair(tasks: tuple[str, ...], name: str) -> ConfigError:
-    pairs = {
-        other: _tasks(registry.implementation("models", other)) for other in sorted(registry.rows("models"))
-    }
+    pairs = {other: registry.tasks("models", other) for other in sorted(registry.rows("models"))}
     fitting = [other for other, taken in pairs.items() if set(tasks) & set(taken)]
     listed = ", ".join(f"{other} ({', '.join(taken)})" for other, taken in pairs.items() if taken)
     named = " or ".join(f"'{task}'" for task in tasks)
@@ -54,7 +52,3 @@ def _no_pair(tasks: tuple[str, ...], name: str) -> ConfigError:
         nearest=fitting[0] if len(fitting) == 1 else None,
         fix=f"choose a model for {' or '.join(tasks)}: {', '.join(fitting)}" if fitting else None,
     )
-
-
-def _tasks(model: Any) -> tuple[str, ...]:
-    return tuple(getattr(model, "tasks", ()))

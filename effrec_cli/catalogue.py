@@ -56,17 +56,12 @@ def _facts(kind: str, composed: DictConfig) -> dict[str, Any]:
 
 def _tasks(kind: str, name: str) -> str | None:
     """Returns what a method trains or a model goes with, by its row or else its class; None where unknown."""
-    known = registry.rows(kind).get(name)
-    if known is None:
+    if name not in registry.rows(kind):
         return None
-    if known.tasks is not None:
-        return ", ".join(known.tasks)
     try:
-        found = registry.load(known.target)
+        return ", ".join(registry.tasks(kind, name)) or None
     except (ImportError, OSError):  # its module cannot be imported here
         return None
-    tasks = getattr(found, "tasks", None)
-    return None if tasks is None else ", ".join(tasks)
 
 
 def _summary(hydra: Hydra, kind: str, name: str, composed: DictConfig) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from effrec_cli import paths
 from effrec_cli.errors import ConfigError
 from effrec_cli.schema import Config, check
+from effrec_cli.schema.protocols import monitor_of
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -185,7 +186,8 @@ def _folder(name: str) -> str:
 
 
 def _finished(config: Config) -> Config:
-    """Makes `data_root` absolute, so that the settings mean the same from any folder."""
+    """Makes `data_root` absolute, so that settings mean the same from any folder, and names the monitor."""
+    config.evaluation.monitor = monitor_of(config)
     root = Path(config.data_root).expanduser() if config.data_root else paths.default_data_root()
     config.data_root = str(root.absolute())
     return config

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from effrec_cli import failures
 from effrec_cli.compose import resolved
+from effrec_cli.schema.protocols import monitor_of
 
 if TYPE_CHECKING:
     from effrec_cli.schema import Config
@@ -40,7 +41,7 @@ class Task:
     @classmethod
     def of(cls, number: int, overrides: list[str], config: Config) -> Task:
         """Returns the task of running `config`, whose `run.dir` is set."""
-        return cls(number, overrides, str(config.run.dir), config.evaluation.monitor, resolved(config))
+        return cls(number, overrides, str(config.run.dir), monitor_of(config), resolved(config))
 
 
 @dataclass(frozen=True)

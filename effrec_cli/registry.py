@@ -131,6 +131,12 @@ def implementation(kind: str, name: str) -> Any:
     return load(row(kind, name).target)
 
 
+def tasks(kind: str, name: str) -> tuple[str, ...]:
+    """Returns what a method trains or a model goes with: by its row, or else by its class."""
+    known = row(kind, name)
+    return known.tasks if known.tasks is not None else tuple(getattr(load(known.target), "tasks", ()))
+
+
 def schema(kind: str, name: str) -> Any:
     """Returns the dataclass of the settings of `name`; imports no torch."""
     return load(row(kind, name).schema)

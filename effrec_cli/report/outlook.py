@@ -8,6 +8,7 @@ from effrec_cli.loop.pace import Pace
 from effrec_cli.report.figures import significant
 from effrec_cli.report.progress import duration
 from effrec_cli.schema import Config
+from effrec_cli.schema.protocols import monitor_of
 
 _STEPS, _SECONDS = 5, 1.0
 """What is measured before a word: fewer steps, or a shorter time, would say little."""
@@ -78,7 +79,7 @@ class Outlook:
         if patience is None or self.pace.validations_due <= patience:  # which cannot run out then
             return []
         times = "validation" if patience == 1 else "validations"
-        return [f"stops earlier after {patience} {times} without a better {self.config.evaluation.monitor}"]
+        return [f"stops earlier after {patience} {times} without a better {monitor_of(self.config)}"]
 
 
 def _rate(step_s: float) -> str:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from effrec_cli.errors import nearest_name
 from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.problems import Problem
+from effrec_cli.schema.protocols import LOWER_IS_BETTER, is_own, metrics_of, task_of
 from effrec_cli.schema.root import Config, EvaluationConfig
 from effrec_cli.schema.row_sparse import row_sparse_problems
 
@@ -66,14 +67,28 @@ def _monitor(config: Config) -> Iterator[Problem]:
     settings = config.evaluation
     if any(_cutoffs(config)) or any(_metrics(config)):  # what they are told comes first
         return
-    computed = [f"{metric}@{k}" for metric in settings.metrics for k in settings.ks]
-    if settings.monitor not in computed:
-        yield Problem(
-            "evaluation.monitor",
-            f"'{settings.monitor}' is not among the metrics that this run computes.",
-            nearest_name(settings.monitor, computed),
-            "name a metric of evaluation.metrics at a cut-off of evaluation.ks, or add yours to them",
-        )
+    given, rising = settings.monitor, [name for name in metrics_of(config) if name not in LOWER_IS_BETTER]
+    if given is None or given in rising:
+        return
+    what = f"'{given}' is not among the metrics that this run computes."
+    if given in metrics_of(config):
+        what = f"Lower is better for '{given}', and a run selects by what is better when higher."
+    fix = "name a metric of evaluation.metrics at a cut-off of evaluation.ks, or add yours to them"
+    if is_own(config):
+        fix = f"choose from: {', '.join(rising)}; or evaluation.monitor=null"
+    yield Problem("evaluation.monitor", what, nearest_name(given, rising), fix)
+
+
+def _ranks_nothing(config: Config) -> Iterator[Problem]:
+    """Yields settings of the ranking protocol where the task has another, which looks at none of them."""
+    if not is_own(config):
+        return
+    given, defaults = config.evaluation, EvaluationConfig()
+    for name in ("ks", "metrics", "seen"):
+        if getattr(given, name) != getattr(defaults, name):
+            metrics = ", ".join(metrics_of(config))
+            what = f"{name} would do nothing: it is for ranking, and task {task_of(config)} has {metrics}."
+            yield Problem(f"evaluation.{name}", what, fix=f"leave evaluation.{name} out")
 
 
 def _betas(config: Config) -> Iterator[Problem]:
@@ -124,6 +139,7 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _cutoffs,
     _metrics,
     _monitor,
+    _ranks_nothing,
     _betas,
     _half_precision,
     _patience,
