@@ -74,6 +74,12 @@ _MODELS = {
         "Transformer that sees both sides of masked items (next_item)",
         ("next_item",),
     ),
+    "nrms": Row(
+        "effrec_cli.models.nrms:NRMS",
+        "effrec_cli.schema.model_nrms:NRMSConfig",
+        "users as the news they clicked, weighed by attention (news)",
+        ("news",),
+    ),
     "none": Row(
         "effrec_cli.models.none:NoModel",
         "effrec_cli.schema.model_none:NoModelConfig",
