@@ -80,6 +80,18 @@ _MODELS = {
         "users as the news they clicked, weighed by attention (news)",
         ("news",),
     ),
+    "dkt": Row(
+        "effrec_cli.models.dkt:DKT",
+        "effrec_cli.schema.model_dkt:DKTConfig",
+        "LSTM over answers, its output tied to item vectors (knowledge_tracing)",
+        ("knowledge_tracing",),
+    ),
+    "dkt_transformer": Row(
+        "effrec_cli.models.dkt:TransformerDKT",
+        "effrec_cli.schema.model_dkt_transformer:TransformerDKTConfig",
+        "the same with a causal Transformer (knowledge_tracing)",
+        ("knowledge_tracing",),
+    ),
     "none": Row(
         "effrec_cli.models.none:NoModel",
         "effrec_cli.schema.model_none:NoModelConfig",

@@ -48,7 +48,7 @@ class SplitConfig:
 
 @dataclass
 class PartsConfig:
-    """How answers and impressions are parted; of no effect where the source brings ready-made parts.
+    """How answers and impressions are parted; the shares do nothing where the source brings ready-made parts.
 
     Read when a task is fed, not when data are prepared: other parts need no other prepared folder.
 

@@ -9,7 +9,7 @@ import pytest
 import effrec_cli
 from effrec_cli import registry
 from effrec_cli.schema import Config, EvaluationConfig, OptimizerConfig, RunConfig
-from effrec_cli.schema.dataset_base import FilterConfig, SplitConfig
+from effrec_cli.schema.dataset_base import FilterConfig, PartsConfig, SplitConfig
 
 PACKAGE = Path(effrec_cli.__file__).parent
 
@@ -50,7 +50,7 @@ def test_every_setting_of_a_run_is_read(section):
     assert not {field.name for field in dataclasses.fields(section)} - names_read(".")
 
 
-@pytest.mark.parametrize("section", [FilterConfig, SplitConfig])
+@pytest.mark.parametrize("section", [FilterConfig, SplitConfig, PartsConfig])
 def test_every_setting_that_datasets_share_is_read(section):
     assert not {field.name for field in dataclasses.fields(section)} - names_read("data")
 
