@@ -16,6 +16,7 @@ from effrec_cli.evaluation.blocks import BYTES_PER_SCORE, block_rows
 from effrec_cli.evaluation.memory import peak_memory
 from effrec_cli.methods.base import Method
 from effrec_cli.precision import autocast, resolve_precision
+from effrec_cli.schema.protocols import is_own
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine
@@ -186,11 +187,13 @@ def _judged(seen: list[tuple[int, int]], samples: int) -> int:
 
 
 def _validation(method: Method, data: RecData, device: torch.device, growth: _Growth) -> int:
-    settings = method.config.evaluation
-    rows = min(settings.block_rows or block_rows(data.num_items, device), len(data.valid))
-    scores = rows * data.num_items * BYTES_PER_SCORE
-    if scores > BUDGET_BYTES or not rows:
-        return scores
+    rows = method.config.evaluation.block_rows or block_rows(data.num_items, device)
+    scores = 0
+    if not is_own(method.config):
+        rows = min(rows, len(data.valid))
+        scores = rows * data.num_items * BYTES_PER_SCORE
+        if scores > BUDGET_BYTES or not rows:
+            return scores
     before = growth.so_far()
     method.judge("valid", rows)
     return growth.so_far() if growth.so_far() > before else scores

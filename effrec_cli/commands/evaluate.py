@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     from effrec_cli import artifacts, env
 
     opened = artifacts.open_run(options.run, env.resolve_device(options.device))
+    _refuse_rankings_words(opened, options)
     if opened.data is None:
         raise _no_data(opened)
     same_rule = options.seen in (None, opened.config.evaluation.seen)
@@ -58,6 +59,19 @@ def _check(options: argparse.Namespace) -> None:
     result.require_finished(options.run)
     if options.ks is not None:
         cut_offs(options.ks)
+
+
+def _refuse_rankings_words(opened: OpenRun, options: argparse.Namespace) -> None:
+    """Refuses words of the ranking protocol for a run whose task has another."""
+    from effrec_cli.schema.protocols import is_own, task_of
+
+    given = [f"--{word} {value}" for word in ("ks", "seen") if (value := getattr(options, word)) is not None]
+    if given and is_own(opened.config):
+        raise ConfigError(
+            f"This run ranks no catalogue: it is judged by the protocol of task {task_of(opened.config)}.",
+            where=" ".join(given),
+            fix=f"effrec evaluate {options.run}",
+        )
 
 
 def settings_of(opened: OpenRun, options: argparse.Namespace) -> EvaluationConfig:

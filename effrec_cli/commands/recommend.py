@@ -46,7 +46,8 @@ def main(argv: list[str]) -> int:
     A user's history is all that the dataset knows of them, what was held out for evaluation included.
 
     Raises:
-        ConfigError: there is no finished run at the path, or no such user, item or file format.
+        ConfigError: there is no finished run at the path, it does not rank the catalogue, or there is no such
+            user, item or file format.
         DataError: a user is asked for and the run's dataset is not on this machine.
         EnvironmentFault: no such device, or the file cannot be written.
     """
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> int:
     from effrec_cli import artifacts, env
 
     opened = artifacts.open_run(options.run, env.resolve_device(options.device))
+    _refuse_no_ranking(opened, options.run)
     asked = _asked(opened, options)
     lists = _chunks(opened, asked, options)
     if options.out is not None:
@@ -83,6 +85,19 @@ def _check(options: argparse.Namespace) -> None:
             "The history names no item.", where="--history ''", fix="--history '[]' for a user without one"
         )
     result.require_finished(options.run)
+
+
+def _refuse_no_ranking(opened: OpenRun, run: Path) -> None:
+    """Refuses a run whose task is not to rank the catalogue."""
+    from effrec_cli.schema.protocols import is_own, task_of
+
+    if is_own(opened.config):
+        raise ConfigError(
+            f"This run cannot recommend: it is trained for task {task_of(opened.config)}, not to rank the "
+            "catalogue.",
+            where=str(run),
+            fix=f"effrec evaluate {run} says how good it is",
+        )
 
 
 def _asked(opened: OpenRun, options: argparse.Namespace) -> Asked:

@@ -108,7 +108,8 @@ def protocol_words(protocol: dict[str, Any]) -> str:
     said = (key for key, value in protocol.items() if key != "split" and not isinstance(value, list))
     split = protocol.get("split", {})
     inside = split if isinstance(split, dict) else {"kind": split}
-    words = [str(inside.get("kind")), *(f"{key} {inside[key]}" for key in inside if key != "kind")]
+    kind = [str(inside["kind"])] if "kind" in inside else []
+    words = [*kind, *(f"{key} {inside[key]}" for key in inside if key != "kind")]
     return ", ".join([*words, *(f"{key}: {protocol[key]}" for key in said)])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError, unknown_name
 from effrec_cli.schema import EvaluationConfig
+from effrec_cli.schema.protocols import FULL
 
 TIE_RULE = "score descending, then murmur3 finalizer of the item row ascending"
 METRICS = ("ndcg", "hr", "recall", "mrr", "map", "precision", "coverage", "surprisal")
@@ -21,7 +22,7 @@ def protocol_of(data: RecData, settings: EvaluationConfig) -> dict[str, Any]:
     check_settings(settings)
     return {
         "split": dict(data.protocol),
-        "candidates": "full",
+        "candidates": FULL,
         "seen": settings.seen,
         "ties": TIE_RULE,
         "ks": cut_offs(settings),

@@ -10,6 +10,7 @@ from effrec_cli.report.compare import Board, Comparison, Entry
 from effrec_cli.report.layout import Column, Table
 from effrec_cli.report.settings import as_words
 from effrec_cli.result import Result
+from effrec_cli.schema.protocols import LOWER_IS_BETTER
 
 Number = float | None
 _NAMED = 3
@@ -84,12 +85,14 @@ def _names() -> list[Field]:
 
 
 def _quality(metric: str) -> list[Field]:
+    best = min if metric in LOWER_IS_BETTER else max
+
     def shown(entry: Entry) -> str:
         scores = entry.scores(metric)
         return figures.score(figures.mean(scores), figures.deviation(scores))
 
     return [
-        Field(Column(metric, importance=9), shown, lambda entry: figures.mean(entry.scores(metric)), max),
+        Field(Column(metric, importance=9), shown, lambda entry: figures.mean(entry.scores(metric)), best),
         Field(Column("of ceiling", importance=3), lambda entry: figures.share(entry.ceiling_share(metric))),
     ]
 
@@ -132,6 +135,7 @@ def _winners(field: Field, entries: list[Entry]) -> list[int]:
 def _title(board: Board) -> str:
     split = board.protocol.get("split", {})
     words = [
+        board.protocol.get("task"),
         split.get("kind") if isinstance(split, dict) else split,
         _said("candidates", board.protocol.get("candidates")),
         _said("seen items", board.protocol.get("seen")),

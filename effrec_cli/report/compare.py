@@ -15,8 +15,8 @@ from effrec_cli.report.figures import mean
 from effrec_cli.report.runs import Run, find_runs
 from effrec_cli.report.settings import device_name, differing, settings_of
 from effrec_cli.result import Result
+from effrec_cli.schema.protocols import LOWER_IS_BETTER, USUAL
 
-DEFAULT_METRIC = "ndcg@10"
 _NAMED = 3
 """Folders named in a note."""
 
@@ -164,16 +164,16 @@ def _board(runs: list[Run], metric: str | None, per_run: bool) -> Board:
     for entry, settings in zip(entries, differing([entry.first for entry in entries]), strict=True):
         entry.settings = settings
     chosen = metric or _usual_metric(_result(run) for run in runs)
-    entries.sort(key=lambda entry: _rank(mean(entry.scores(chosen))))
+    entries.sort(key=lambda entry: _rank(mean(entry.scores(chosen)), chosen))
     first = _result(runs[0])
     notes = [*_fill_tpme(entries), *_mixed_commits(entries), *_repeated(entries)]
     dataset, content_hash = str(first.dataset.get("name")), str(first.dataset.get("hash"))
     return Board(dataset, content_hash, _comparable(first.protocol), chosen, entries, notes)
 
 
-def _rank(score: float | None) -> tuple[bool, float]:
-    """Returns a key that puts high scores first and missing ones last."""
-    return score is None, -(score or 0.0)
+def _rank(score: float | None, metric: str) -> tuple[bool, float]:
+    """Returns a key that puts the better scores of a metric first and missing ones last."""
+    return score is None, (score or 0.0) * (1 if metric in LOWER_IS_BETTER else -1)
 
 
 def _fill_tpme(entries: list[Entry]) -> list[str]:
@@ -222,9 +222,7 @@ def _repeated(entries: list[Entry]) -> list[str]:
 
 def _usual_metric(results: Iterable[Result]) -> str:
     """Returns the metric that most runs chose their best weights by."""
-    monitors = Counter(
-        result.config.get("evaluation", {}).get("monitor", DEFAULT_METRIC) for result in results
-    )
+    monitors = Counter(result.config.get("evaluation", {}).get("monitor") or USUAL for result in results)
     return str(monitors.most_common(1)[0][0])
 
 

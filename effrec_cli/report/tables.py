@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from effrec_cli.report import figures
 from effrec_cli.report.layout import Column, Table, print_table, say
 from effrec_cli.report.settings import HEADLINE, as_words, device_name, settings_of
 from effrec_cli.result import Result
+from effrec_cli.schema.protocols import FULL
 
 
 def print_result(result: Result, folder: Path) -> None:
@@ -15,7 +17,7 @@ def print_result(result: Result, folder: Path) -> None:
     print_table(metrics_table(result))
     say("")
     print_table(cost_table(result))
-    say("\n" + "\n".join(next_commands(folder)))
+    say("\n" + "\n".join(next_commands(result, folder)))
 
 
 def metrics_table(result: Result, part: str = "test") -> Table:
@@ -25,7 +27,7 @@ def metrics_table(result: Result, part: str = "test") -> Table:
     selected by stands its share of the best possible ranker's, where that is known.
     """
     ceilings = (result.ceiling or {}) if part == "test" else {}
-    headline = str(result.config.get("evaluation", {}).get("monitor", "")).partition("@")[0]
+    headline = named(str(result.config.get("evaluation", {}).get("monitor", "")))[0]
     return scores_table(title(result), part, result.metrics.get(part, {}), headline, ceilings)
 
 
@@ -45,12 +47,13 @@ def scores_table(
         headline: the metric whose share of the best possible ranker's is shown.
         ceilings: that ranker's scores.
     """
-    cut_offs = sorted({_cut_off(name) for name in scores})
+    by_place = {named(name): name for name in scores}
+    cut_offs = sorted({k for _, k in by_place})
     columns = [Column(part, right=False), *(Column(f"@{k}" if k else "value") for k in cut_offs)]
     rows = []
-    for metric in dict.fromkeys(name.partition("@")[0] for name in scores):
-        names = [f"{metric}@{k}" if k else metric for k in cut_offs]
-        rows.append([metric, *(figures.score(scores.get(name)) for name in names)])
+    for metric in dict.fromkeys(metric for metric, _ in by_place):
+        names = [by_place.get((metric, k), "") for k in cut_offs]
+        rows.append([metric, *(_shown(name, scores.get(name)) for name in names)])
         if metric == headline and ceilings:
             rows.append(["  of ceiling", *(_share(scores.get(name), ceilings.get(name)) for name in names)])
     return Table(heading, columns, rows)
@@ -72,7 +75,7 @@ def cost_table(result: Result) -> Table:
             "of the best validation score; training alone",
         ],
         ["beside it: data", figures.seconds(cost.seconds_data), "fetching, preparing, opening"],
-        ["beside it: test", figures.seconds(cost.seconds_test), "ranking the test cases"],
+        ["beside it: test", figures.seconds(cost.seconds_test), "judging the test cases"],
         ["energy", figures.joules(cost.joules), ""],
         ["peak memory", figures.memory(cost.peak_memory_bytes), cost.memory_kind],
         ["parameters", figures.count(cost.parameters.all), _parameters(result)],
@@ -94,18 +97,31 @@ def title(result: Result) -> str:
     return f"{result.method} {variant}".rstrip() + f"{model} · {result.dataset.get('name')} · {where}"
 
 
-def next_commands(folder: Path) -> list[str]:
-    """Returns the commands that follow a finished run."""
+def next_commands(result: Result, folder: Path) -> list[str]:
+    """Returns the commands that follow a finished run; only one that ranks the catalogue can recommend."""
+    ranks = result.protocol.get("candidates") == FULL
     return [
         f"effrec compare {folder.parent}",
         f"effrec show {folder}",
-        f"effrec recommend {folder} --user ID",
+        *([f"effrec recommend {folder} --user ID"] if ranks else []),
     ]
 
 
-def _cut_off(name: str) -> int:
-    cut_off = name.partition("@")[2]
-    return int(cut_off) if cut_off.isdigit() else 0
+def named(name: str) -> tuple[str, int]:
+    """Returns a metric's name without its cut-off, and that; 0 where it has none.
+
+    `ndcg@10_cold`, of the cases with new items, is `ndcg_cold` at 10.
+    """
+    found = _CUT_OFF.search(name)
+    return (name, 0) if found is None else (name[: found.start()] + name[found.end() :], int(found.group(1)))
+
+
+_CUT_OFF = re.compile(r"@(\d+)")
+
+
+def _shown(name: str, score: float | None) -> str:
+    """Returns a score as text; numbers of cases are whole."""
+    return figures.score(score) if score is None or not name.startswith("cases") else f"{score:,.0f}"
 
 
 def _share(score: float | None, ceiling: float | None) -> str:

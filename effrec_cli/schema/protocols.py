@@ -20,6 +20,9 @@ catalogue."""
 LOWER_IS_BETTER = ("log_loss", "log_loss_cold")
 """No run is selected by these: higher is better for those it may be."""
 
+FULL = "full"
+"""Stands in the stamp of a ranking, as its `candidates`: the whole catalogue."""
+
 USUAL = "ndcg@10"
 """What rankings are selected by, where it is computed."""
 
