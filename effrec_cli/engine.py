@@ -217,7 +217,7 @@ class Engine(Primitives):
             self.meter.epoch_ended()
 
     def _learn(self, batch: Batch) -> None:
-        """Runs one micro-batch; a rank whose share is empty takes part in the update, in most methods only."""
+        """Runs one micro-batch; a rank with an empty share may only take part in the update."""
         if batch.size or self.method.joins_empty:
             self.totals.add(self.method.training_step(batch, self))
         elif self.last_micro_batch:

@@ -60,7 +60,7 @@ def make_optimizer(params: Iterable[Tensor], config: OptimizerConfig) -> torch.o
 
 
 def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """Returns the rate of one step: linear warm-up to `lr`, then constant, half a cosine or 1 / sqrt(step) down.
+    """Returns the rate of one step: linear warm-up to `lr`, then constant or a way down.
 
     Args:
         step: optimizer steps done before this one.

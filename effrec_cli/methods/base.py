@@ -193,7 +193,7 @@ class Method:
         """Takes `extra_state` back."""
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """Returns tensors beyond the model's that a resumed run needs, alike on every rank; none by default."""
+        """Returns more tensors that a resumed run needs, alike on every rank; none by default."""
         return {}
 
     def load_extra_tensors(self, tensors: dict[str, Tensor]) -> None:

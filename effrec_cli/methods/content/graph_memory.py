@@ -1,0 +1,81 @@
+"""Whether the encoder's graph of a step fits, judged by what one chunk of it takes on this device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from effrec_cli.data.batches import Batches, Share
+from effrec_cli.evaluation.blocks import free_bytes
+from effrec_cli.methods.content.chunks import Chunk
+from effrec_cli.methods.content.encoding import Context, Encoding
+from effrec_cli.methods.content.items import ITEMS
+from effrec_cli.methods.next_item.choice import Choice
+
+if TYPE_CHECKING:
+    from effrec_cli.engine import Engine
+
+_STEPS = 4
+"""Steps whose items are counted; the largest decides."""
+_GIB = 1 << 30
+
+
+def recompute_pays(encoding: Encoding, engine: Engine, share: float) -> Choice[bool]:
+    """Returns whether to encode again for the backward pass, since the graph would take too much memory.
+
+    Args:
+        encoding: of the items.
+        engine: about to train.
+        share: of the free memory that the graph may take.
+    """
+    assert engine.batches is not None
+    plans = [_mine(encoding, engine.batches, position) for position in range(min(_STEPS, _steps(engine)))]
+    tokens = max((sum(map(_tokens, chunks)) for chunks in plans), default=0)
+    chunks = next((chunks for chunks in plans if chunks), None)
+    per_token = graph_bytes(encoding, chunks[0], engine.autocast) / _tokens(chunks[0]) if chunks else 0.0
+    needed, free = per_token * tokens, share * free_bytes(encoding.device)
+    (too_much,) = encoding.world.agree([needed > free])
+    verdict = "true: the graph of a step would take" if too_much else "false: the graph of a step takes"
+    return Choice(
+        too_much,
+        f"{verdict} about {needed / _GIB:.2g} GiB ({tokens:,} tokens, measured on one chunk), "
+        f"{free / _GIB:.2g} GiB may be taken",
+    )
+
+
+def graph_bytes(encoding: Encoding, chunk: Chunk, autocast: Context) -> int:
+    """Returns the bytes that a chunk's graph keeps for its backward pass, weights not counted."""
+    own = {each.untyped_storage().data_ptr() for each in encoding.encoder.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    counted, training = dict(encoding.encoded), encoding.encoder.training
+    encoding.encoder.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        vectors = encoding.encode(chunk, autocast)
+        total = sum(kept.values())
+    del vectors
+    encoding.encoder.train(training)
+    encoding.encoded = counted
+    return total
+
+
+def _mine(encoding: Encoding, batches: Batches, position: int) -> list[Chunk]:
+    """Returns the chunks that this rank encodes for the whole step at `position` of the first epoch."""
+    items = batches.batch(0, position, Share(), position).host[ITEMS]
+    return encoding.mine(encoding.plan(items, 0))
+
+
+def _steps(engine: Engine) -> int:
+    return max(1, engine.steps_per_epoch)
+
+
+def _tokens(chunk: Chunk) -> int:
+    return len(chunk) * max(1, chunk.width)
