@@ -32,6 +32,7 @@ class NewsBatches:
         seed: the run's seed.
 
     Attributes:
+        batch_size: samples in a step at most.
         num_samples: clicks in an epoch.
         steps_per_epoch: optimizer steps in an epoch.
         left_out: training impressions that have only clicks.
@@ -53,7 +54,8 @@ class NewsBatches:
                 where=f"{len(impressions):,} impressions, {self.left_out:,} of training with clicks alone",
                 fix="take data with candidates that were shown and not clicked",
             )
-        self.steps_per_epoch = -(-self.num_samples // (batch_size or windows_in_a_step(self.num_samples)))
+        self.batch_size = batch_size or windows_in_a_step(self.num_samples)
+        self.steps_per_epoch = -(-self.num_samples // self.batch_size)
 
     def batch(self, epoch: int, position: int, share: Share, step: int) -> Batch:
         """Returns one rank's micro-batch of the step at `position` of `epoch`.

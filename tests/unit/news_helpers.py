@@ -7,7 +7,7 @@ import numpy as np
 from synthetic_helpers import default_world
 
 from effrec_cli.data.news import Impressions, impressions_of
-from effrec_cli.data.source import TEST, TRAIN, VALID
+from effrec_cli.data.source import TRAIN
 from effrec_cli.data.synthetic.catalogue import Rows
 from effrec_cli.data.synthetic.impressions import impressions
 from effrec_cli.data.types import Catalogue, EvalCases, RecData, Sequences
@@ -83,12 +83,13 @@ def data_of(rows, side, num_items=4):
 
 def simulated(parts=None):
     """Returns the default world's data with its slates, and the impressions made of them."""
-    data = _with_slates()
+    data = with_slates()
     return data, impressions_of(data, parts or PartsConfig())
 
 
 @cache
-def _with_slates():
+def with_slates():
+    """Returns the default world's data with its slates beside, made once."""
     source, data = default_world()
     return replace(data, side=impressions(source.world, Rows(source.world, data)))
 
@@ -105,6 +106,3 @@ def slate_of(impressions, row):
     return list(
         zip(impressions.candidates[low:high].tolist(), impressions.clicks[low:high].tolist(), strict=True)
     )
-
-
-__all__ = ["TEST", "TRAIN", "VALID", "data_of", "history_of", "log", "ready_made", "simulated", "slate_of"]

@@ -5,10 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from news_helpers import TEST, TRAIN, VALID, history_of, log, simulated, slate_of
+from news_helpers import history_of, log, simulated, slate_of
 
 from effrec_cli.data.batches import PAD_ITEM, Share
 from effrec_cli.data.news_batches import NewsBatches, draw_different
+from effrec_cli.data.source import TEST, TRAIN, VALID
 from effrec_cli.errors import DataError
 
 MANY = [

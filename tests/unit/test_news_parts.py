@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from news_helpers import TEST, TRAIN, VALID, data_of, history_of, log, ready_made, simulated, slate_of
+from news_helpers import data_of, history_of, log, ready_made, simulated, slate_of
 
 from effrec_cli.data.news import contents_of_impressions, impressions_of, ranges
+from effrec_cli.data.source import TEST, TRAIN, VALID
 from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_base import PartsConfig
 
