@@ -90,8 +90,8 @@ class News:
     def judge(self, filter: nn.Module, table: Tensor, part: str, world: World) -> dict[str, float]:
         """Returns `auc`, `mrr`, `ndcg@5` and `ndcg@10` within impressions, averaged over them.
 
-        Every rank calls it and gets the same. `auc_cold` and its like are over the impressions alone of which a clicked item is cold, where there
-        are any (evaluation.impressions has the tie rule).
+        Every rank calls it and gets the same. `auc_cold` and its like are over the impressions alone of which
+        a clicked item is cold, where there are any (evaluation.impressions has the tie rule).
 
         Args:
             filter: the model, in evaluation mode.
