@@ -152,4 +152,5 @@ def _rows(items: Int32, correct: UInt8, windows: Windows, width: int) -> tuple[I
     column = np.arange(width)
     real = column < windows.length[:, None]
     at = np.where(real, windows.start[:, None] + column, 0)
-    return np.where(real, items[at], PAD_ITEM), np.where(real, correct[at], 0), real
+    items, correct = np.where(real, items[at], PAD_ITEM), np.where(real, correct[at], 0)
+    return items.astype(np.int64), correct.astype(np.int64), real

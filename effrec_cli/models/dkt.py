@@ -15,6 +15,8 @@ from effrec_cli.models.transformer import EPS, Block
 START = 2
 """What stands for the answer before the first of a window; 0 is a wrong one, 1 a right one."""
 
+_PLACE_STD = 0.02
+
 
 class Tracer(nn.Module, ABC):
     """Answers to the logit of a right answer to each item, from what was answered before it.
@@ -45,6 +47,8 @@ class Tracer(nn.Module, ABC):
         self.read_marks = nn.Linear(2 * mark_dim, self.dim, bias=False)
         same = self.dim == vector_dim
         self.project = nn.Identity() if same else nn.Linear(vector_dim, self.dim, bias=False)
+        # Drawn as wide as usual, places would drown the items in what is read: the Transformer learns less.
+        nn.init.normal_(self.positions.weight, std=_PLACE_STD)
 
     def forward(self, vectors: Tensor, items: Tensor, correct: Tensor, lengths: Tensor) -> Tensor:
         """Returns the logits of right answers [B, L]; 0 at padding.
