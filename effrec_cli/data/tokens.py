@@ -47,6 +47,15 @@ class TokenTable:
         places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1] - offsets[:-1], kept)
         return TokenTable(self.tokens[places], offsets, self.num_words, self.pad)
 
+    def shifted(self, by: int) -> TokenTable:
+        """Returns the table with every token raised by `by`: the lowest ones are free for something else."""
+        return TokenTable(self.tokens + np.int32(by), self.offsets, self.num_words + by, self.pad)
+
+    def led(self) -> TokenTable:
+        """Returns the table with one more word, which leads every item: none is without a token then."""
+        tokens = np.insert(self.tokens, self.offsets[:-1], np.int32(self.num_words))
+        return TokenTable(tokens, self.offsets + np.arange(len(self) + 1), self.num_words + 1, self.pad)
+
 
 def table_of(rows: list[NDArray[np.int32]], num_words: int, pad: int = 0) -> TokenTable:
     """Returns the table of items whose tokens are int32 [n] each, n any number."""

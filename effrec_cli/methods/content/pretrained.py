@@ -1,0 +1,259 @@
+"""Reads models and tokenizers of the transformers package: weights in safetensors, and never code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effrec_cli.data.tokenise import Split
+from effrec_cli.errors import ConfigError, DataError, EnvironmentFault
+
+NAME = "method.encoder.name"
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def require_transformers() -> None:
+    """Raises EnvironmentFault where transformers, which named encoders need, is not installed."""
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise EnvironmentFault(
+            "A named encoder needs transformers, which is not installed.",
+            where=NAME,
+            fix=f"pip install 'effrec[encoders]', or {NAME}=null for the built-in encoder",
+        ) from error
+
+
+def folder_of(name: str, revision: str | None, say: Callable[[str], None]) -> Path:
+    """Returns the folder of a named encoder, fetched from Hugging Face's hub where `name` is no folder.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds no model.
+        EnvironmentFault: the hub cannot be reached, or does not have it.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if name.count("/") > 1 or name.startswith((".", "~", "/")) or "\\" in name:
+            raise ConfigError(f"There is no folder '{name}'.", where=NAME, fix=f"{NAME}=FOLDER")
+        return _fetched(name, revision, say)
+    if revision is not None:
+        what = f"revision={revision} would do nothing: '{name}' is a folder."
+        raise ConfigError(what, where="method.encoder.revision", fix="method.encoder.revision=null")
+    if not (folder / "config.json").is_file():
+        what = "This folder holds no model in Hugging Face's layout: config.json is missing."
+        raise ConfigError(what, where=f"{NAME}: {folder}", fix="name the folder that save_pretrained wrote")
+    return folder
+
+
+def _fetched(name: str, revision: str | None, say: Callable[[str], None]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    say(f"Looking for {name} on Hugging Face's hub.")
+    try:
+        with _quiet():
+            found = snapshot_download(name, revision=revision, allow_patterns=_FILES, ignore_patterns=["*/*"])
+    # One class of fault each for a name that is wrong, a network that is not there, a folder that is full.
+    except Exception as error:
+        raise EnvironmentFault(
+            f"'{name}' is no folder here, and cannot be had from Hugging Face's hub.",
+            where=f"{NAME}: {str(error).splitlines()[0]}",
+            fix=f"{NAME}=FOLDER with config.json, model.safetensors and the tokenizer's files",
+        ) from error
+    if revision is None:
+        say(f"It is at commit {Path(found).name}; method.encoder.revision={Path(found).name} pins it.")
+    return Path(found)
+
+
+def read_config(folder: Path, *, text: bool, dropout: float | None) -> Any:
+    """Returns the configuration of a folder's model; of its part for text or images where it has both.
+
+    Raises:
+        ConfigError: transformers does not know the model, or it would run code of its own.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        kind = _read_json(folder / "config.json").get("model_type")
+        raise ConfigError(
+            f"transformers knows no model of type '{kind}', and effrec never runs code that comes with one.",
+            where=f"{NAME}: {folder}",
+            fix="name another encoder, or install a newer transformers",
+        ) from error
+    config = getattr(config, "text_config" if text else "vision_config", None) or config
+    if dropout is not None:
+        set_dropout(config, dropout)
+    return config
+
+
+def set_dropout(config: Any, share: float) -> None:
+    """Sets every dropout of a configuration; other random omissions, of layers or paths, are cut to it."""
+    for name, value in list(vars(config).items()):
+        if "drop" not in name or isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        setattr(config, name, share if "dropout" in name else min(share, value))
+
+
+def read_model(folder: Path, config: Any, *, pretrained: bool) -> Any:
+    """Returns the model of a folder in float32, or one of its shape with weights from torch's generator.
+
+    Raises:
+        ConfigError: transformers cannot build it, or the folder has no weights in safetensors.
+        DataError: the weights are damaged, or not those of this model.
+    """
+    from transformers import AutoModel
+
+    with _quiet():
+        model = _loaded(folder, config) if pretrained else _built(AutoModel.from_config, config)
+    if getattr(config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    # Nothing reads a pooler's output, so that its weights would be counted, kept and never trained.
+    if isinstance(getattr(model, "pooler", None), torch.nn.Module) and any(model.pooler.parameters()):
+        model.pooler = None
+    return model
+
+
+def _loaded(folder: Path, config: Any) -> Any:
+    from transformers import AutoModel
+
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        raise ConfigError(
+            "This folder has no weights in safetensors; effrec reads no others: pickles can run code.",
+            where=f"{NAME}: {folder}",
+            fix="method.encoder.weights=random, or write model.safetensors by save_pretrained",
+        )
+    try:
+        model, notes = _built(
+            AutoModel.from_pretrained,
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError) as error:
+        what = f"The encoder's weights cannot be read: {str(error).splitlines()[0]}"
+        raise DataError(what, where=str(folder), fix="copy or fetch model.safetensors again") from error
+    missing = sorted(name for name in notes["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise DataError(
+            f"The weights of this folder are not those of its config.json: {len(missing)} are missing.",
+            where=f"{folder}: {missing[0]}",
+            fix="copy or fetch both files again, from one place",
+        )
+    return model
+
+
+def _built(make: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """Returns what `make` makes with fused attention, or with plain one where the model has no other."""
+    try:
+        return make(*given, attn_implementation="sdpa", **named)
+    except ValueError as error:
+        if "attention" not in str(error):
+            raise ConfigError(f"transformers cannot build this encoder: {error}", where=NAME) from error
+        return make(*given, attn_implementation="eager", **named)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Returns whether a folder has files of a tokenizer."""
+    return any((folder / name).is_file() for name in _TOKENIZERS)
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """Returns the tokenizer of a folder.
+
+    Raises:
+        ConfigError: it has none that transformers can read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        if not has_tokenizer(folder):
+            raise OSError(f"none of {', '.join(_TOKENIZERS)} is there")
+        with _quiet():
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ConfigError(
+            f"The tokenizer of this folder cannot be read: {str(error).splitlines()[0]}",
+            where=f"{NAME}: {folder}",
+            fix="copy tokenizer.json there; random weights may take method.encoder.tokenizer=dataset",
+        ) from error
+
+
+def splitter(tokenizer: Any, most: int) -> Split:
+    """Returns what splits texts into at most `most` tokens, the tokenizer's special ones among them."""
+
+    def split(texts: Any) -> list[list[int]]:
+        found = tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=most,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        tokens: list[list[int]] = found["input_ids"]
+        return tokens
+
+    return split
+
+
+def identity(tokenizer: Any, most: int) -> str:
+    """Returns a digest that changes whenever `splitter` would make other tokens of some text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        inner = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+    else:
+        inner = {"vocabulary": tokenizer.get_vocab(), "settings": repr(tokenizer)}
+    said = json.dumps([type(tokenizer).__name__, inner, most], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def image_values(folder: Path, config: Any) -> tuple[tuple[int, int], list[float], list[float]]:
+    """Returns the height and width that a vision model reads, and its colours' mean and deviation."""
+    said = _read_json(folder / "preprocessor_config.json")
+    size: Any = getattr(config, "image_size", None) or said.get("crop_size") or said.get("size") or 224
+    if isinstance(size, dict):
+        side = size.get("shortest_edge", 224)
+        size = (size.get("height", side), size.get("width", side))
+    height, width = (size, size) if isinstance(size, int) else size
+    grey = [0.5, 0.5, 0.5]
+    return (int(height), int(width)), said.get("image_mean", grey), said.get("image_std", grey)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back the lines and bars of the packages below, whose faults become errors of ours."""
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import logging as of_hub
+    from transformers.utils import logging as of_models
+
+    levels = of_models.get_verbosity(), of_hub.get_verbosity()
+    of_models.set_verbosity_error()
+    of_hub.set_verbosity_error()
+    disable_progress_bars()
+    of_models.disable_progress_bar()
+    try:
+        yield
+    finally:
+        of_models.set_verbosity(levels[0])
+        of_hub.set_verbosity(levels[1])
+        enable_progress_bars()
+        of_models.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Content encoders: an item's text or image to its vector."""
