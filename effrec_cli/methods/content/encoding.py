@@ -101,9 +101,9 @@ class Encoding:
             parts: the vectors of this rank's chunks.
             chunks: all ranks'.
         """
-        own = torch.cat(parts).detach() if parts else self.nothing()
+        own = (torch.cat(parts) if parts else self.nothing()).detach()
         if self.world.size == 1 or not chunks:
-            return self.assembled([own], chunks)
+            return self.assembled([own], chunks).detach()
         by_rank = [[c for c in chunks if c.rank % self.world.size == r] for r in range(self.world.size)]
         sizes = [sum(map(len, of_rank)) for of_rank in by_rank]
         most = max(sizes)
@@ -147,8 +147,9 @@ class Encoding:
             self.encoder.train(training)
 
     def nothing(self) -> Tensor:
-        """Returns the vectors of no item, [0, d]."""
-        return torch.zeros(0, self.dim, device=self.device, dtype=self.dtype)
+        """Returns the vectors of no item, [0, d], which a loss may be differentiated by."""
+        grad = torch.is_grad_enabled()
+        return torch.zeros(0, self.dim, device=self.device, dtype=self.dtype, requires_grad=grad)
 
     @property
     def dtype(self) -> torch.dtype:

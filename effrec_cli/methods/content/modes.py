@@ -83,8 +83,8 @@ class Mode:
         """Takes `state` back."""
 
     def loss(self, vectors: Tensor, batch: Batch, autocast: Context) -> Tensor:
-        """Returns the share's part of the step's loss; an empty share has none."""
-        if not batch.size:
+        """Returns the share's part of the step's loss; one without samples or items has none."""
+        if not batch.size or not len(vectors):
             return vectors.sum() * 0.0
         with autocast():
             loss = self.parts.task.loss(self.parts.filter, vectors, batch)
