@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from effrec_cli.models import ragged, sasrec
+from effrec_cli.models import ragged, sequence
 from effrec_cli.models.layout import Bucketed, Packed, Padded
 from effrec_cli.models.rectangles import CALL, fitted
 from effrec_cli.models.sasrec import SASRec
@@ -189,13 +189,13 @@ def test_a_batch_without_windows_gives_gradients_of_zero():
     ],
 )
 def test_auto_packs_where_that_is_faster(packed, device, compiled, kernel, expected, monkeypatch):
-    monkeypatch.setattr(sasrec, "has_varlen", lambda *_: kernel)
+    monkeypatch.setattr(sequence, "has_varlen", lambda *_: kernel)
     assert make(packed=packed).packs(torch.device(device), compiled) is expected
 
 
 def test_the_kernel_is_asked_about_what_the_model_will_give_it(monkeypatch):
     asked = []
-    monkeypatch.setattr(sasrec, "has_varlen", lambda *given: asked.append(given[1:]))
+    monkeypatch.setattr(sequence, "has_varlen", lambda *given: asked.append(given[1:]))
     cuda = torch.device("cuda")
     make(norm="sasrec", dropout=0.1).packs(cuda)
     with torch.autocast("cuda", dtype=torch.bfloat16, enabled=torch.cuda.is_available()):
