@@ -22,7 +22,7 @@ class Column:
     """One column that is read.
 
     Attributes:
-        role: what it is for: user, item, time, rating, label or title.
+        role: what it is for: user, item, time, rating, label, correct or title.
         name: what the file calls it.
         kind: what it holds.
         otherwise: what else than mending or dropping a malformed row may be done.
@@ -91,7 +91,10 @@ def careful_row(
 def _fix(column: Column, text: str) -> str:
     """Returns what can be done about a malformed value."""
     if isinstance(column.kind, Label) and text.strip():
-        return "write labels as 0 and 1; dataset.bad_rows=drop would leave out every row labelled otherwise"
+        return (
+            "write labels as 0 and 1, or say by dataset.label_above=NUMBER above what one counts as 1; "
+            "dataset.bad_rows=drop would leave out every row labelled otherwise"
+        )
     return f"{_MEND}, or {column.otherwise}" if column.otherwise and _is_name(column, text) else _MEND
 
 

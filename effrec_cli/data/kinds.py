@@ -206,6 +206,33 @@ class Label(Kind):
 
 
 @dataclass(frozen=True)
+class Above(Kind):
+    """A label that is written as any number.
+
+    Attributes:
+        threshold: numbers above it are read as 1, others as 0.
+    """
+
+    threshold: float
+    dtype = np.int8
+
+    def arrow_type(self) -> Any:
+        """Returns float64."""
+        import pyarrow as pa
+
+        return pa.float64()
+
+    def fast(self, array: Any) -> tuple[NDArray[Any], Mask]:
+        """Returns int8 values and flags numbers that are not finite."""
+        values = _filled(array)
+        return (values > self.threshold).astype(np.int8), _nulls(array) | ~np.isfinite(values)
+
+    def careful(self, text: str) -> int:
+        """Returns the label."""
+        return int(_finite(text) > self.threshold)
+
+
+@dataclass(frozen=True)
 class Fraction(Kind):
     """A time in seconds with a fraction; read as microseconds."""
 

@@ -10,27 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from effrec_cli.data.answers import answer_arrays
 from effrec_cli.data.blocks import BadRows, Block, Column
 from effrec_cli.data.delimited import Dialect, head, read_delimited
 from effrec_cli.data.digests import digest_of
 from effrec_cli.data.ids import lookup
-from effrec_cli.data.kinds import Kind, Label, Number, Text, Whole
+from effrec_cli.data.kinds import Above, Kind, Label, Number, Text, Whole
 from effrec_cli.data.labelled import LabelledRows
 from effrec_cli.data.parquet import head as parquet_head
 from effrec_cli.data.parquet import is_parquet, parquet_files, read_parquet
 from effrec_cli.data.sniff import id_kind, time_kind
 from effrec_cli.data.source import TEST, TRAIN, VALID, RawChunk, Say
+from effrec_cli.data.table_settings import check_table, reading, separator_of
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError
 from effrec_cli.schema.dataset_table import TableConfig
 
-_ROLES = ("user", "item", "time", "rating", "label", "title")
-_READING = (*_ROLES, "separator", "bad_rows", "ids", "time_unit")
-
+_ROLES = ("user", "item", "time", "rating", "label", "correct", "title")
 _NAMES_INSTEAD = "read ids as names by dataset.ids=text"
-
-LONGEST_TITLE = 512
-"""Characters of a title that are kept; one long text would widen the array of all."""
 
 
 class TableSource:
@@ -63,39 +60,11 @@ class TableSource:
         Raises:
             ConfigError: no path is given, a file is missing, or two settings contradict each other.
         """
-        self._check_settings()
+        check_table(self.config)
         for key, path in self._files().items():
             if not path.exists():
                 where = f"dataset.{key}={path}"
                 raise ConfigError("There is no such file.", where=where, fix=f"dataset.{key}=PATH")
-
-    def _check_settings(self) -> None:
-        config = self.config
-        if config.path is None:
-            raise ConfigError(
-                "dataset=table needs a file.",
-                where="dataset.path is not set",
-                fix="dataset.path=FILE dataset.user=COLUMN dataset.item=COLUMN",
-            )
-        if config.split.kind == "files" and config.test_path is None:
-            raise ConfigError(
-                "A ready-made split needs a test file.",
-                where="dataset.split.kind=files",
-                fix="dataset.test_path=FILE, or dataset.split.kind=leave_one_out",
-            )
-        if config.split.kind != "files" and (config.valid_path or config.test_path):
-            raise ConfigError(
-                "Ready-made parts are given, but the split would ignore them.",
-                where=f"dataset.split.kind={config.split.kind} with dataset.valid_path or dataset.test_path",
-                fix="dataset.split.kind=files, or leave the two paths out",
-            )
-        if config.items_path is not None and config.title is None:
-            raise ConfigError(
-                "A table of items is given, but not which of its columns is the title.",
-                where=f"dataset.items_path={config.items_path}",
-                fix="dataset.title=COLUMN",
-            )
-        _separator(config.separator)
 
     def _files(self) -> dict[str, Path]:
         """Returns all files by the setting that names them."""
@@ -109,7 +78,7 @@ class TableSource:
             key: [digest_of(file, self.data_root) for file in parquet_files(path)]
             for key, path in self._files().items()
         }
-        return {"files": digests, "reading": {name: getattr(self.config, name) for name in _READING}}
+        return {"files": digests, "reading": reading(self.config)}
 
     @property
     def bytes_to_read(self) -> int:
@@ -143,21 +112,24 @@ class TableSource:
             self._labelled.add(block, self.ticks_per_second)
             clicked = block["label"] == 1
             block = {role: values[clicked] for role, values in block.items()}
-        return RawChunk(block["user"], block["item"], block.get("time"), block.get("rating"), part)
+        rating = block["correct"].astype(np.float32) if "correct" in block else block.get("rating")
+        return RawChunk(block["user"], block["item"], block.get("time"), rating, part)
 
     def _read(self, path: Path, columns: list[Column], bad: BadRows) -> Iterator[Block]:
         if is_parquet(path):
             return read_parquet(path, columns, bad)
-        return read_delimited(path, Dialect(_separator(self.config.separator)), columns, bad)
+        return read_delimited(path, Dialect(separator_of(self.config.separator)), columns, bad)
 
     def _columns(self, path: Path) -> list[Column]:
         """Returns the columns to read; their kinds are judged by the first file for all."""
         config = self.config
+        label = Label() if config.label_above is None else Above(config.label_above)
         kinds: dict[str, Kind] = {
             "user": self._id_kind(path, config.user),
             "item": self._id_kind(path, config.item),
             "rating": Number(),
-            "label": Label(),
+            "label": label,
+            "correct": label,
             "title": Text(required=False),
         }
         if config.time is not None:
@@ -181,13 +153,13 @@ class TableSource:
         """Returns the first values of a column as text; none where there is no such column."""
         if is_parquet(path):
             return parquet_head(path, name)
-        return head(path, Dialect(_separator(self.config.separator)), name)
+        return head(path, Dialect(separator_of(self.config.separator)), name)
 
     def _keep_titles(self, items: NDArray[Any], titles: NDArray[Any]) -> None:
         """Keeps the first title met of each item."""
         unique, first = np.unique(items, return_index=True)
         for item, title in zip(unique.tolist(), titles[first].tolist(), strict=True):
-            self._titles.setdefault(item, title[:LONGEST_TITLE])
+            self._titles.setdefault(item, title[: self.config.title_chars])
 
     def titles(self, item_ids: NDArray[Any]) -> NDArray[Any] | None:
         """Returns these raw item ids' titles, "" where an item has none; None without a title column."""
@@ -202,7 +174,7 @@ class TableSource:
         """Keeps the titles of the wanted items from a table of items."""
         text = item_ids.dtype.kind == "U"
         columns = [
-            Column("item", self.config.item, Text() if text else Whole()),
+            Column("item", self.config.items_item or self.config.item, Text() if text else Whole()),
             Column("title", str(self.config.title), Text(required=False)),
         ]
         bad = BadRows(self.config.bad_rows)
@@ -213,7 +185,9 @@ class TableSource:
             self._say(f"  {bad.dropped:,} malformed rows of {path} left out")
 
     def side(self, data: RecData) -> dict[str, NDArray[Any]]:
-        """Returns the labelled rows, where there is a label column (see `LabelledRows`)."""
+        """Returns the answers (see `answer_arrays`) or labelled rows (see `LabelledRows`) where there are."""
+        if self.config.correct is not None:
+            return answer_arrays(data)
         return self._labelled.finish() if self.config.label is not None else {}
 
     def ceiling(self, data: RecData) -> dict[str, float] | None:
@@ -227,17 +201,3 @@ class TableSource:
             "dropped_bad_rows": self._bad.dropped,
             "dropped_labelled_0": self._labelled.zeros,
         }
-
-
-def _separator(text: str) -> str:
-    """Returns the separator; `tab`, or a backslash and a t, are ways to write a tab on a command line.
-
-    Raises:
-        ConfigError: it is not one character.
-    """
-    separator = "\t" if text in ("\\t", "tab") else text
-    if len(separator) != 1:
-        raise ConfigError(
-            "A separator is one character.", where=f"dataset.separator='{text}'", fix="such as ',' ';' or tab"
-        )
-    return separator

@@ -17,12 +17,18 @@ class TableConfig(DatasetConfig):
         valid_path: the validation part, for `split.kind=files`.
         test_path: the test part, for `split.kind=files`.
         items_path: optional table of items, with the `item` and `title` columns.
+        items_item: name of its item column; None is that of `item`.
         user: name of the user column.
         item: name of the item column.
         time: name of the time column; None keeps file order.
         rating: name of the rating column.
         label: name of the 0/1 label column.
-        title: name of the title column.
+        correct: name of the column that says whether the user answered the item right, 0 or 1; every row is
+            then an answer, for task knowledge_tracing.
+        label_above: the number above which a `label` or `correct` counts as 1, others as 0, as 0 does where
+            these are written -1 and 1; None takes 0 and 1 alone.
+        title: name of the column of titles, or of items' texts.
+        title_chars: characters of a title that are kept; one long text widens the array of all.
         separator: csv separator; `tab` for a tab.
         ids: how ids are read: `integer`, `text`, or `auto` by what the first rows look like.
         time_unit: of whole-number times: `s`, `ms`, `us`, `ns`, or `auto` by their size.
@@ -33,12 +39,16 @@ class TableConfig(DatasetConfig):
     valid_path: str | None = None
     test_path: str | None = None
     items_path: str | None = None
+    items_item: str | None = None
     user: str = "user"
     item: str = "item"
     time: str | None = None
     rating: str | None = None
     label: str | None = None
+    correct: str | None = None
+    label_above: float | None = None
     title: str | None = None
+    title_chars: int = setting(512, low=1)
     separator: str = ","
     ids: str = setting("auto", choices=("auto", "integer", "text"))
     time_unit: str = setting("auto", choices=("auto", "s", "ms", "us", "ns"))

@@ -1,0 +1,105 @@
+"""Settings of a table that are right alone and wrong together, and which of them decide what is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effrec_cli.errors import ConfigError
+from effrec_cli.schema.dataset_table import TableConfig
+
+_COLUMNS = ("user", "item", "time", "rating", "label", "title")
+_READING = (*_COLUMNS, "separator", "bad_rows", "ids", "time_unit")
+_SINCE = ("correct", "label_above", "items_item", "title_chars")
+"""Settings that came later: named where they are used, so that what was prepared before them stays known."""
+
+
+def reading(config: TableConfig) -> dict[str, Any]:
+    """Returns the settings that decide how files are read, for the fingerprint of what was read."""
+    usual = TableConfig()
+    used = [name for name in _SINCE if getattr(config, name) != getattr(usual, name)]
+    return {name: getattr(config, name) for name in (*_READING, *used)}
+
+
+def check_table(config: TableConfig) -> None:
+    """Checks what no single setting can tell.
+
+    Raises:
+        ConfigError: no path is given, or two settings contradict each other.
+    """
+    if config.path is None:
+        raise ConfigError(
+            f"dataset={config.name} needs a file.",
+            where="dataset.path is not set",
+            fix="dataset.path=FILE dataset.user=COLUMN dataset.item=COLUMN",
+        )
+    _check_parts(config)
+    _check_items(config)
+    _check_labels(config)
+    separator_of(config.separator)
+
+
+def _check_parts(config: TableConfig) -> None:
+    if config.split.kind == "files" and config.test_path is None:
+        raise ConfigError(
+            "A ready-made split needs a test file.",
+            where="dataset.split.kind=files",
+            fix="dataset.test_path=FILE, or dataset.split.kind=leave_one_out",
+        )
+    if config.split.kind != "files" and (config.valid_path or config.test_path):
+        raise ConfigError(
+            "Ready-made parts are given, but the split would ignore them.",
+            where=f"dataset.split.kind={config.split.kind} with dataset.valid_path or dataset.test_path",
+            fix="dataset.split.kind=files, or leave the two paths out",
+        )
+
+
+def _check_items(config: TableConfig) -> None:
+    if config.items_path is not None and config.title is None:
+        raise ConfigError(
+            "A table of items is given, but not which of its columns is the title.",
+            where=f"dataset.items_path={config.items_path}",
+            fix="dataset.title=COLUMN",
+        )
+    if config.items_path is None and config.items_item is not None:
+        raise ConfigError(
+            "A column of the table of items is named, but no such table.",
+            where=f"dataset.items_item={config.items_item}",
+            fix="dataset.items_path=FILE, or leave it out",
+        )
+
+
+def _check_labels(config: TableConfig) -> None:
+    """An answer stands where a rating does, and says of its row what a label would."""
+    for name in ("rating", "label"):
+        if config.correct is not None and getattr(config, name) is not None:
+            raise ConfigError(
+                f"A row is either an answer or has a {name}.",
+                where=f"dataset.correct={config.correct} with dataset.{name}={getattr(config, name)}",
+                fix="leave one of the two out",
+            )
+    if config.correct is not None and config.filter.min_rating is not None:
+        raise ConfigError(
+            "Answers have no ratings to filter by.",
+            where=f"dataset.filter.min_rating={config.filter.min_rating}",
+            fix="dataset.filter.min_rating=null; what is right is above dataset.label_above",
+        )
+    if config.label_above is not None and config.correct is None and config.label is None:
+        raise ConfigError(
+            "It says which labels count as 1, but there is no column of labels.",
+            where=f"dataset.label_above={config.label_above}",
+            fix="dataset.label=COLUMN or dataset.correct=COLUMN, or leave it out",
+        )
+
+
+def separator_of(text: str) -> str:
+    """Returns the separator; `tab`, or a backslash and a t, are ways to write a tab on a command line.
+
+    Raises:
+        ConfigError: it is not one character.
+    """
+    separator = "\t" if text in ("\\t", "tab") else text
+    if len(separator) != 1:
+        raise ConfigError(
+            "A separator is one character.", where=f"dataset.separator='{text}'", fix="such as ',' ';' or tab"
+        )
+    return separator
