@@ -41,6 +41,12 @@ _METHODS = {
         "cross-entropy with negative sampling, without logits or id tensors",
         ("next_item",),
     ),
+    "gram": Row(
+        "effrec_cli.methods.gram:GRAM",
+        "effrec_cli.schema.method_gram:GRAMConfig",
+        "text or image encoders trained once an item, not once an occurrence",
+        ("next_item", "news", "knowledge_tracing"),
+    ),
     "pop": Row(
         "effrec_cli.methods.pop:Popularity",
         "effrec_cli.schema.method_pop:PopularityConfig",
@@ -110,6 +116,11 @@ _DATASETS = {
         "effrec_cli.data.movielens:MovieLensSource",
         "effrec_cli.schema.dataset_movielens:MovieLensConfig",
         "GroupLens ratings in their published layouts",
+    ),
+    "mind": Row(
+        "effrec_cli.data.mind:MindSource",
+        "effrec_cli.schema.dataset_mind:MindConfig",
+        "Microsoft News: impressions with clicks, and the texts of the news",
     ),
     "table": Row(
         "effrec_cli.data.table:TableSource",

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from effrec_cli.errors import nearest_name
 from effrec_cli.schema.method_cce import CCEConfig, cce_problems
+from effrec_cli.schema.method_gram import GRAMConfig, gram_problems
 from effrec_cli.schema.problems import Problem
 from effrec_cli.schema.protocols import LOWER_IS_BETTER, is_own, metrics_of, task_of
 from effrec_cli.schema.root import Config, EvaluationConfig
@@ -128,6 +129,11 @@ def _cce(config: Config) -> Iterator[Problem]:
         yield from cce_problems(config.method)
 
 
+def _gram(config: Config) -> Iterator[Problem]:
+    if isinstance(config.method, GRAMConfig):
+        yield from gram_problems(config.method)
+
+
 def _sparse_rows(config: Config) -> Iterator[Problem]:
     if config.optimizer.sparse_rows:
         yield from row_sparse_problems(config)
@@ -145,5 +151,6 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _patience,
     _heads,
     _cce,
+    _gram,
     _sparse_rows,
 )

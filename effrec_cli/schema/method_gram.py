@@ -58,6 +58,7 @@ class GRAMConfig:
         reduction: the loss is the `mean` over a step's rows, or their `sum`. Adam hides which, but `regress`,
             drift and clipping do not.
         batch_size: samples in a step, over all processes and micro-batches; None chooses by the data.
+        num_negatives: what a click is told from: of task news, non-clicks of the same impression (None is 4).
         encoder: what turns contents into vectors (docs/encoders.md).
     """
 
@@ -78,6 +79,7 @@ class GRAMConfig:
     adapt_period: bool = False
     reduction: str = setting("mean", choices=("mean", "sum"))
     batch_size: int | None = setting(None, low=1)
+    num_negatives: int | None = setting(None, low=1)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
     @property

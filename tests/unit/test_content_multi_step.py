@@ -1,4 +1,4 @@
-"""Multi step: cached vectors, gathered gradients, an encoder that moves once a cycle (papers/gram section 6)."""
+"""Multi step: cached vectors, gathered gradients, one move of the encoder a cycle (papers/gram section 6)."""
 
 import itertools
 
@@ -48,7 +48,7 @@ def test_one_update_a_cycle_is_gradient_accumulation(tokens, refresh):
     oracle, true = accumulated(3)
     setup = multi(update="inject_single", period=3, tokens=tokens, refresh=refresh)
     setup.steps(3)
-    assert [set(map(lambda name: name.split(".")[0], each)) for each in setup.gradients] == [
+    assert [{name.split(".")[0] for name in each} for each in setup.gradients] == [
         {"filter"},
         {"filter"},
         {"filter"},

@@ -140,7 +140,7 @@ def test_dropout_of_the_filter_is_untouched_by_what_the_encoder_draws():
 def test_the_norm_is_clipped_over_encoder_and_filter_together(recompute):
     limit = 0.05
     true, _ = gradients("e2e", clip_norm=limit)
-    found, setup = single(clip_norm=limit, recompute=recompute)
+    found, _ = single(clip_norm=limit, recompute=recompute)
     assert float(flat(found).norm()) == pytest.approx(limit, rel=1e-4)
     assert float(flat(found, "encoder").norm()) < limit
     assert distance(found, true) < 1e-12
