@@ -24,7 +24,9 @@ from effrec_cli.data.source import TEST, TRAIN, VALID, RawChunk, Say
 from effrec_cli.data.table_settings import check_table, reading, separator_of
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError
-from effrec_cli.schema.dataset_table import TableConfig
+from effrec_cli.schema.dataset_table import LONGEST_TITLE, TableConfig
+
+__all__ = ["LONGEST_TITLE", "TableSource"]
 
 _ROLES = ("user", "item", "time", "rating", "label", "correct", "title")
 _NAMES_INSTEAD = "read ids as names by dataset.ids=text"

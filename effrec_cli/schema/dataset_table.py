@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from effrec_cli.schema.dataset_base import DatasetConfig
 from effrec_cli.schema.fields import setting
 
+LONGEST_TITLE = 512
+"""Characters of a title that are kept unless settings say more; one long text widens the array of all."""
+
 
 @dataclass
 class TableConfig(DatasetConfig):
@@ -28,7 +31,7 @@ class TableConfig(DatasetConfig):
         label_above: the number above which a `label` or `correct` counts as 1, others as 0, as 0 does where
             these are written -1 and 1; None takes 0 and 1 alone.
         title: name of the column of titles, or of items' texts.
-        title_chars: characters of a title that are kept; one long text widens the array of all.
+        title_chars: characters of a title that are kept.
         separator: csv separator; `tab` for a tab.
         ids: how ids are read: `integer`, `text`, or `auto` by what the first rows look like.
         time_unit: of whole-number times: `s`, `ms`, `us`, `ns`, or `auto` by their size.
@@ -48,7 +51,7 @@ class TableConfig(DatasetConfig):
     correct: str | None = None
     label_above: float | None = None
     title: str | None = None
-    title_chars: int = setting(512, low=1)
+    title_chars: int = setting(LONGEST_TITLE, low=1)
     separator: str = ","
     ids: str = setting("auto", choices=("auto", "integer", "text"))
     time_unit: str = setting("auto", choices=("auto", "s", "ms", "us", "ns"))
