@@ -81,8 +81,19 @@ def test_contents_are_no_part_of_what_is_saved():
     encoder = built(train="top", top_layers=1, cache_lower=True)
     encoder.prepare()
     assert not [name for name in encoder.state_dict() if "rows" in name or "kept" in name]
-    other = built(given=contents(1))
-    encoder.load_state_dict(other.state_dict())
+    built(given=contents(1)).load_state_dict(encoder.state_dict())
+
+
+def test_other_weights_have_other_lower_states():
+    encoder, other = (built(train="top", top_layers=1, cache_lower=True) for _ in range(2))
+    with torch.no_grad():
+        for each in other.parameters():
+            each.add_(0.1 * torch.randn_like(each))
+    items = torch.tensor([0, 5])
+    before = encoder(items, 18)
+    torch.nn.Sequential(encoder).load_state_dict(torch.nn.Sequential(other).state_dict())
+    close({"": encoder(items, 18)}, {"": other(items, 18)})
+    assert not torch.equal(before, other(items, 18))
 
 
 def test_weights_come_from_the_generator():

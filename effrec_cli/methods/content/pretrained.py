@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from effrec_cli.data.tokenise import Split
 from effrec_cli.errors import ConfigError, DataError, EnvironmentFault
@@ -117,7 +118,8 @@ def read_model(folder: Path, config: Any, *, pretrained: bool) -> Any:
     if getattr(config, "is_encoder_decoder", False):
         model = model.get_encoder()
     # Nothing reads a pooler's output, so that its weights would be counted, kept and never trained.
-    if isinstance(getattr(model, "pooler", None), torch.nn.Module) and any(model.pooler.parameters()):
+    pooler = getattr(model, "pooler", None)
+    if isinstance(pooler, torch.nn.Module) and next(pooler.parameters(), None) is not None:
         model.pooler = None
     return model
 
@@ -141,7 +143,7 @@ def _loaded(folder: Path, config: Any) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         what = f"The encoder's weights cannot be read: {str(error).splitlines()[0]}"
         raise DataError(what, where=str(folder), fix="copy or fetch model.safetensors again") from error
     missing = sorted(name for name in notes["missing_keys"] if "pooler" not in name)

@@ -63,6 +63,7 @@ class ItemEncoder(nn.Module):
         self._keep, self._batch_tokens, self._free_bytes, self._say = keep, batch_tokens, free_bytes, say
         self._compiled = torch.compile(self._encode) if compiled else None
         self._prepared = False
+        self.register_load_state_dict_post_hook(_forget)
 
     def forward(self, items: Tensor, width: int) -> Tensor:
         """Returns the items' vectors, float32 [n, d] (float64 where the weights are).
@@ -90,8 +91,11 @@ class ItemEncoder(nn.Module):
             return
         self._prepared = True
         if self._keeps():
+            mode = self.training
+            self.eval()  # so that the random generators are left as they are
             self.kept = self._lower_states()
             self._check()
+            self.train(mode)
 
     def _encoded(self, rows: nn.Module, items: Tensor, width: int) -> Tensor:
         """Returns vectors of items [n] from their contents or from what is kept of them."""
@@ -163,13 +167,10 @@ class ItemEncoder(nn.Module):
     def _check(self) -> None:
         """Lets go of kept states from which the upper layers do not make what the whole network makes."""
         assert self.kept is not None
-        mode = self.training
-        self.eval()
         few = np.unique(np.linspace(0, len(self.costs) - 1, 4).astype(np.int64))
         items, width = torch.from_numpy(few).to(self._device), int(self.costs[few].max())
         with torch.autocast(self._device.type, enabled=False):
             whole, halved = (self._encoded(rows, items, width) for rows in (self.rows, self.kept))
-        self.train(mode)
         if (whole - halved).abs().max() > _AGREE * whole.abs().max():
             self.kept = None
             what = "Kept states of lower layers do not give the vectors that the whole encoder gives."
@@ -181,6 +182,11 @@ class ItemEncoder(nn.Module):
 def bucketed_width(width: int, most: int) -> int:
     """Returns `width` rounded up to a power of two, 16 at least and `most` at most."""
     return min(max(NARROWEST, 1 << (width - 1).bit_length()), most)
+
+
+def _forget(encoder: ItemEncoder, _: Any) -> None:
+    """Lets go of kept states once other weights are loaded, of which they are not."""
+    encoder.kept, encoder._prepared = None, False
 
 
 def _chunks(costs: NDArray[np.int64], budget: int) -> Iterator[tuple[NDArray[np.int64], int]]:
