@@ -24,6 +24,9 @@ _PAPERS = re.compile(r"(readme|licen[cs]e|copying)", re.IGNORECASE)
 Check = Callable[[Path], None]
 """Raises DataError where a folder of raw files is not as its publisher lays it out."""
 
+Fill = Callable[[Path, Path], None]
+"""Brings the files of the user's folder or archive (the first) into a new folder (the second)."""
+
 
 @dataclass(frozen=True)
 class RawFiles:
@@ -36,6 +39,7 @@ class RawFiles:
         optional: files that are kept where they are published.
         check: looks into a new folder before it takes its place.
         guess: names the datasets that are published with such files.
+        fill: brings the user's files into a new folder, where their bare names do not tell which is which.
     """
 
     data_root: Path
@@ -44,6 +48,7 @@ class RawFiles:
     optional: Sequence[str]
     check: Check
     guess: Callable[[Collection[str]], list[str]] = field(default=lambda names: [])
+    fill: Fill | None = None
 
     @property
     def folder(self) -> Path:
@@ -115,14 +120,18 @@ class RawFiles:
     def _install(self, path: Path, origin: dict[str, Any]) -> None:
         """Makes the raw folder from an archive or a folder, checked before it takes its place."""
         with new_folder(self.folder) as aside:
-            if path.is_dir():
-                self._copy(path, aside)
-            else:
-                unpack(path, aside, self._wanted)
+            (self.fill or self._fill)(path, aside)
             self._require(aside, path)
             self.check(aside)
             files = {file.name: _entry(file) for file in sorted(aside.iterdir())}
             write_json(aside / SOURCE, {"dataset": self.name, **origin, "files": files})
+
+    def _fill(self, path: Path, aside: Path) -> None:
+        """Takes the wanted files by their bare names."""
+        if path.is_dir():
+            self._copy(path, aside)
+        else:
+            unpack(path, aside, self._wanted)
 
     def _wanted(self, bare: str) -> bool:
         return bare in (*self.required, *self.optional) or _PAPERS.match(bare) is not None
