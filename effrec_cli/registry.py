@@ -127,6 +127,11 @@ _DATASETS = {
         "effrec_cli.schema.dataset_table:TableConfig",
         "any csv or parquet with named columns",
     ),
+    "duolingo": Row(
+        "effrec_cli.data.duolingo:DuolingoSource",
+        "effrec_cli.schema.dataset_duolingo:DuolingoConfig",
+        "exercises of the 2018 shared task, answered right or wrong",
+    ),
 }
 
 _BUILT_IN = {"methods": _METHODS, "models": _MODELS, "datasets": _DATASETS}

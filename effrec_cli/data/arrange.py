@@ -122,6 +122,7 @@ def _nothing_left(source: Source, config: DatasetConfig, read: int, dropped: dic
 _WHY = {
     "bad_rows": "malformed",
     "labelled_0": "labelled 0",
+    "without_prompt": "without a prompt",
     "rated_below_min_rating": "rated below min_rating",
     "items_below_min_item_count": "of items below min_item_count",
     "users_below_min_user_count": "of users below min_user_count",
