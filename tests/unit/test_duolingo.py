@@ -1,4 +1,4 @@
-"""Duolingo's published layout, in small: what is an answer, right or wrong, and what a bad line is told as."""
+"""Duolingo's published layout, in small: what is an answer, right or wrong, and how a bad line is told."""
 
 import tarfile
 
