@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from effrec_cli.schema.fields import setting
-from effrec_cli.schema.problems import Problem
-from effrec_cli.schema.values import shown
+from effrec_cli.schema.problems import Problem, unused_problems
 
 LOSSES = ("ce", "ce_sampled", "cce", "cce_sampled", "bce", "bce_sampled", "gbce", "sce")
 FULL = ("ce", "cce")
@@ -94,27 +93,10 @@ class CCEConfig:
 
 def cce_problems(own: CCEConfig) -> Iterator[Problem]:
     """Yields settings that would do nothing, and what contradicts what among those of negatives."""
-    yield from _unused(own)
+    yield from unused_problems(own, LOOKED_AT, "method")
     if own.loss in SAMPLED:
         yield from _slots(own)
         yield from _biased(own)
-
-
-def _unused(own: CCEConfig) -> Iterator[Problem]:
-    """Yields settings that are not their defaults, and that nothing would look at."""
-    defaults = CCEConfig()
-    for name, (key, values) in LOOKED_AT.items():
-        given, default = getattr(own, name), getattr(defaults, name)
-        if given == default or getattr(own, key) in values:
-            continue
-        what = f"{name}={_typed(given)} would do nothing: it is for {key}={' or '.join(values)}"
-        fix = f"method.{key}={values[0]}, or method.{name}={_typed(default)}"
-        yield Problem(f"method.{name}", f"{what}, not {getattr(own, key)}.", fix=fix)
-
-
-def _typed(value: object) -> str:
-    """Returns a value as it is written on the command line."""
-    return value if isinstance(value, str) else shown(value)
 
 
 def _slots(own: CCEConfig) -> Iterator[Problem]:

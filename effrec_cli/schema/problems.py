@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from effrec_cli.errors import ConfigError
+from effrec_cli.schema.values import shown
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,31 @@ def raise_problems(problems: Sequence[Problem], source: str | None = None) -> No
         raise ConfigError(first.what, where=where, nearest=first.nearest, fix=first.fix)
     listed = "\n".join(f"  {line}" for problem in problems for line in str(problem).split("\n"))
     raise ConfigError(f"{len(problems)} settings are wrong.\n{listed}", where=source)
+
+
+def unused_problems(
+    own: Any, looked_at: Mapping[str, tuple[str, tuple[Any, ...]]], path: str
+) -> Iterator[Problem]:
+    """Yields settings that are not their defaults, and that nothing would look at.
+
+    Args:
+        own: a dataclass of settings, all of which have defaults.
+        looked_at: for a setting's name, the one that it depends on and at which values of that it matters.
+        path: the section's full key, such as `method`.
+    """
+    defaults = type(own)()
+    for name, (key, values) in looked_at.items():
+        given, default = getattr(own, name), getattr(defaults, name)
+        if given == default or getattr(own, key) in values:
+            continue
+        what = f"{name}={typed(given)} would do nothing: it is for {key}={' or '.join(map(str, values))}"
+        fix = f"{path}.{key}={values[0]}, or {path}.{name}={typed(default)}"
+        yield Problem(f"{path}.{name}", f"{what}, not {getattr(own, key)}.", fix=fix)
+
+
+def typed(value: object) -> str:
+    """Returns a value as it is written on the command line."""
+    return value if isinstance(value, str) else shown(value)
 
 
 def nearest_path(path: str, known: Iterable[str]) -> str | None:
