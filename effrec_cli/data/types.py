@@ -6,7 +6,7 @@ a split is a range of positions into it, so a split copies nothing and memory-ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,10 @@ class EvalCases:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> EvalCases:
+        """Returns some of the cases, by a slice or a mask."""
+        return EvalCases(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 @dataclass(frozen=True)

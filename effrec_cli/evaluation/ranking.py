@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +52,7 @@ def rank_cases(
     if not len(cases):
         raise DataError("There is no case to evaluate.", fix="loosen dataset.filter, or use another split")
     sums = _Sums(data, settings, scorer.device)
-    mine = cases if world is None else _share(cases, world.rank, world.size)
+    mine = cases if world is None else cases[world.rank :: world.size]
     rows = settings.block_rows or block_rows(scorer.num_items, scorer.device)
     first = 0
     while first < len(mine):
@@ -74,11 +73,6 @@ def rank_block(scorer: Scorer, block: Block, settings: EvaluationConfig, depth: 
     if settings.seen == "exclude":
         scores = exclude(scores, rows_of(block.histories), block.histories.items)
     return best(scores, depth, ranks)[0]
-
-
-def _share(cases: EvalCases, rank: int, size: int) -> EvalCases:
-    """Returns every `size`-th case from `rank` on."""
-    return replace(cases, **{f.name: getattr(cases, f.name)[rank::size] for f in fields(cases)})
 
 
 def _fewer(rows: int, scorer: Scorer, error: torch.OutOfMemoryError) -> int:

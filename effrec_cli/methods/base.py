@@ -7,7 +7,7 @@ defaults are ordinary supervised training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -155,8 +155,7 @@ class Method:
         """
         cases, world = self.data.valid if part == "valid" else self.data.test, self.world
         if limit is not None:
-            first = {f.name: getattr(cases, f.name)[:limit] for f in fields(cases)}
-            cases, world = replace(cases, **first), World(device=world.device)
+            cases, world = cases[:limit], World(device=world.device)
         return rank_cases(self.scorer(), self.data, cases, self.config.evaluation, world=world)
 
     def protocol(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A method says how it is judged: a run, a look at memory and `evaluate` go by what it says."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +10,6 @@ from test_cce import chain
 
 from effrec_cli import result, trial
 from effrec_cli.app import main
-from effrec_cli.data.types import EvalCases
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.ranking import rank_cases
 from effrec_cli.methods.base import Method
@@ -77,8 +76,7 @@ def test_the_default_ranks_all_cases_or_the_first():
     settings = method.config.evaluation
     assert method.judge("valid") == rank_cases(method.scorer(), DATA, DATA.valid, settings)
     assert method.judge("test") == rank_cases(method.scorer(), DATA, DATA.test, settings)
-    first = EvalCases(**{f.name: getattr(DATA.test, f.name)[:2] for f in fields(EvalCases)})
-    assert method.judge("test", limit=2) == rank_cases(method.scorer(), DATA, first, settings)
+    assert method.judge("test", limit=2) == rank_cases(method.scorer(), DATA, DATA.test[:2], settings)
     assert method.judge("test", limit=2) != method.judge("test")
 
 
@@ -126,9 +124,7 @@ def test_a_look_at_memory_asks_any_protocol(own_task, monkeypatch):
     monkeypatch.setattr(Popularity, "judge", lambda self, part, limit=None: seen.append((part, limit)))
     monkeypatch.setattr(trial, "BUDGET_BYTES", 0)
     growth = SimpleNamespace(so_far=lambda: 5 * len(seen))
-    data = replace(
-        DATA, valid=replace(DATA.valid, **{f.name: DATA.valid.users[:0] for f in fields(EvalCases)})
-    )
+    data = replace(DATA, valid=DATA.valid[:0])
     assert trial._validation(make_pop(), data, torch.device("cpu"), growth) == 5
     assert len(seen) == 1
 
