@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -17,12 +14,12 @@ from effrec_cli.backbone import model_for
 from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.next_item import batch_size_for
 from effrec_cli.data.types import RecData
-from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.methods.base import Method
 from effrec_cli.methods.next_item import row_sparse
 from effrec_cli.methods.next_item.cheaper import cheaper_loss
 from effrec_cli.methods.next_item.choice import Choice
+from effrec_cli.methods.next_item.kernels import named_kernel
 from effrec_cli.methods.next_item.losses import (
     Draws,
     Rows,
@@ -32,6 +29,7 @@ from effrec_cli.methods.next_item.losses import (
     mined_loss,
     sampling_options,
 )
+from effrec_cli.methods.next_item.width import check_heads, width_for
 from effrec_cli.methods.next_item.windows import masking_of, windows_for
 from effrec_cli.schema.method_cce import FULL, SAMPLED
 
@@ -88,7 +86,7 @@ class CCE(Method):
         settings = dataclasses.asdict(self.config.model)
         for name in ("name", *masking_of(self.config)):
             del settings[name]
-        _check_heads(settings)
+        check_heads(settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.model = kind(data.num_items, **settings)
@@ -124,7 +122,7 @@ class CCE(Method):
         own = self.config.method
         if own.loss in ("ce", "ce_sampled"):
             return "torch"
-        with _named_kernel():
+        with named_kernel():
             return effrec_kernels.which_kernel(own.kernel, self._items, full=own.loss == "cce")
 
     def loss(self, batch: Batch) -> Tensor:
@@ -133,7 +131,7 @@ class CCE(Method):
         Raises:
             EnvironmentFault: the kernel asked for cannot compute it there.
         """
-        with _named_kernel():
+        with named_kernel():
             return self._loss(self._rows(batch))
 
     def _loss(self, rows: Rows) -> Tensor:
@@ -201,33 +199,4 @@ class CCE(Method):
             batch.first_target,
             batch.step,
             batch.total_targets,
-        )
-
-
-def width_for(num_items: int) -> int:
-    """Returns the width D for a catalogue: the power of two from sqrt(V) / 2 up, at least 32, at most 256.
-
-    1,000 items get 32, 10,000 get 64, 27,000 (ml-20m) 128, 176,000 (Beauty) and more 256, the paper's.
-    """
-    wanted = 2 ** math.ceil(math.log2(math.sqrt(num_items) / 2))
-    return int(min(256, max(32, wanted)))
-
-
-@contextmanager
-def _named_kernel() -> Iterator[None]:
-    """Makes a kernel that cannot run an error about the setting that names it."""
-    try:
-        yield
-    except effrec_kernels.KernelUnavailable as error:
-        raise EnvironmentFault(str(error), where="method.kernel", fix="method.kernel=auto") from error
-
-
-def _check_heads(settings: dict[str, Any]) -> None:
-    """Refuses a width that its heads cannot share."""
-    dim, heads = settings["dim"], settings.get("num_heads", 1)
-    if dim % heads:
-        raise ConfigError(
-            f"Width {dim} does not divide into {heads} heads.",
-            where=f"model.num_heads={heads}",
-            fix=f"model.dim={-(-dim // heads) * heads}, or another number of heads",
         )
