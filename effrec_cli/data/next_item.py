@@ -77,7 +77,10 @@ class NextItemBatches:
         need not be asked. Targets are numbered window by window through the whole step, so that no split into
         ranks or micro-batches changes a number.
         """
-        windows = self.cuts.step(epoch, position, self.steps_per_epoch)
+        return self._part(self.cuts.step(epoch, position, self.steps_per_epoch), share, step)
+
+    def _part(self, windows: Windows, share: Share, step: int) -> Batch:
+        """Returns the `share` of a step's windows as `batch` does."""
         low, high = part_of(len(windows), share)
         before, total = int(windows.length[:low].sum()), int(windows.length.sum())
         return Batch(self._tensors(windows[low:high]), high - low, total, step, first_target=before)

@@ -13,7 +13,9 @@ ROUNDS = 12
 UInt64 = NDArray[np.uint64]
 
 
-def shuffled(positions: NDArray[np.int64], count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+def shuffled(
+    positions: NDArray[np.int64], count: int, *, seed: int, epoch: int, stream: tuple[int, ...] = ()
+) -> NDArray[np.int64]:
     """Returns which of `count` samples stand at these positions of the epoch's order.
 
     A keyed permutation of 0 .. count - 1: a Feistel network over pairs of numbers below ceil(sqrt(count)),
@@ -25,9 +27,11 @@ def shuffled(positions: NDArray[np.int64], count: int, *, seed: int, epoch: int)
         count: samples in an epoch.
         seed: the run's seed.
         epoch: pass over the data.
+        stream: tells orders for unlike purposes apart.
     """
     side = np.uint64(math.isqrt(max(0, count - 1)) + 1)
-    keys = np.random.SeedSequence([seed, epoch]).generate_state(ROUNDS, np.uint64).astype(np.uint64)
+    sequence = np.random.SeedSequence([seed, epoch], spawn_key=stream)
+    keys = sequence.generate_state(ROUNDS, np.uint64).astype(np.uint64)
     result = _feistel(positions.astype(np.uint64), side, keys)
     outside = np.flatnonzero(result >= count)
     while len(outside):
