@@ -11,21 +11,19 @@ from effrec_cli.schema.problems import Problem
 from effrec_cli.schema.values import shown
 
 MODES = ("single_step", "multi_step", "e2e", "e2e_dedup", "frozen")
-UPDATES = ("inject_multi", "inject_single", "regress")
-# Where each of these is looked at: any other setting of its would change nothing, and is refused.
+UPDATES = ("auto", "inject_single", "inject_multi", "regress")
+# Where each of these is looked at: any other setting of its would change nothing, and is refused. `period`,
+# `period_unit` and `update` are not among them, so that one value may stand in a sweep over all modes.
 LOOKED_AT: dict[str, tuple[str, tuple[object, ...]]] = {
     "recompute": ("mode", ("single_step",)),
     "memory_share": ("mode", ("single_step",)),
-    "period": ("mode", ("multi_step",)),
-    "period_unit": ("mode", ("multi_step",)),
-    "update": ("mode", ("multi_step",)),
     "refresh": ("mode", ("multi_step",)),
     "probe_every": ("mode", ("multi_step",)),
     "adapt_period": ("mode", ("multi_step",)),
-    "update_items": ("update", ("inject_multi", "regress")),
-    "update_share": ("update", ("inject_multi", "inject_single")),
-    "update_by": ("update", ("inject_multi", "inject_single")),
-    "passes": ("update", ("regress",)),
+    "update_items": ("learns_by", ("inject_multi", "regress")),
+    "update_share": ("learns_by", ("inject_multi", "inject_single")),
+    "update_by": ("learns_by", ("inject_multi", "inject_single")),
+    "passes": ("learns_by", ("regress",)),
 }
 
 
@@ -41,10 +39,12 @@ class GRAMConfig:
         recompute: encode a second time for the backward pass (single_step), so that memory does not grow with
             the step; None does so where the graph would take more than `memory_share`.
         memory_share: of the free memory, what the encoder's graph may take.
-        period: length of a cycle (multi_step), in `period_unit`; a cycle also ends with the epoch.
+        period: length of a cycle (multi_step), in `period_unit`; a cycle also ends with the epoch. Like
+            `update`, other modes pass it by, so that a sweep over modes may name it once.
         period_unit: `steps` or `epochs`.
-        update: how the encoder learns from a cycle: `inject_multi` one update a chunk of items,
-            `inject_single` one in all, `regress` the paper's fit to drifted vectors.
+        update: how the encoder learns from a cycle: `inject_single` by one update, as if gradients had been
+            accumulated; `inject_multi` by one for every `update_items` items; `regress` by the paper's fit to
+            drifted vectors; `auto` is the first for a period in steps and the second for one in epochs.
         update_items: items of an update of `inject_multi` and `regress`; None is as many as
             `encoder.batch_tokens` holds.
         passes: of `regress` over a cycle's items.
@@ -68,7 +68,7 @@ class GRAMConfig:
     memory_share: float = setting(0.5, above=0, high=1)
     period: float = setting(10.0, above=0)
     period_unit: str = setting("steps", choices=("steps", "epochs"))
-    update: str = setting("inject_multi", choices=UPDATES)
+    update: str = setting("auto", choices=UPDATES)
     update_items: int | None = setting(32, low=1)
     passes: int = setting(1, low=1)
     drift: float | None = setting(None, low=0)
@@ -83,11 +83,18 @@ class GRAMConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
     @property
+    def learns_by(self) -> str:
+        """What `update` comes to."""
+        if self.update != "auto":
+            return self.update
+        return "inject_single" if self.period_unit == "steps" else "inject_multi"
+
+    @property
     def drift_rate(self) -> float:
         """What a vector's gradient is multiplied with to move it inside a cycle."""
         if self.drift is not None:
             return self.drift
-        return 1.0 if self.update == "regress" else 0.0
+        return 1.0 if self.learns_by == "regress" else 0.0
 
 
 def gram_problems(own: GRAMConfig) -> Iterator[Problem]:
@@ -102,10 +109,13 @@ def _unused(own: GRAMConfig) -> Iterator[Problem]:
     defaults = GRAMConfig()
     for name, (key, values) in LOOKED_AT.items():
         given, default = getattr(own, name), getattr(defaults, name)
+        if key == "learns_by" and own.mode != "multi_step":
+            key, values = "mode", ("multi_step",)
         if given == default or getattr(own, key) in values:
             continue
-        what = f"{name}={_typed(given)} would do nothing: it is for {key}={' or '.join(map(str, values))}"
-        fix = f"method.{key}={values[0]}, or method.{name}={_typed(default)}"
+        setting = "update" if key == "learns_by" else key
+        what = f"{name}={_typed(given)} would do nothing: it is for {setting}={' or '.join(map(str, values))}"
+        fix = f"method.{setting}={values[0]}, or method.{name}={_typed(default)}"
         yield Problem(f"method.{name}", f"{what}, not {getattr(own, key)}.", fix=fix)
 
 

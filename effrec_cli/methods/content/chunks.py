@@ -73,6 +73,20 @@ def plan(rows: Int64, costs: Int64, limits: Limits, *, seed: int, ranks: int = 1
     return chunks
 
 
+def packed(chunks: list[Chunk], limits: Limits) -> list[list[Chunk]]:
+    """Returns chunks in groups, each as large as one chunk may be: for what small ones are too little for."""
+    groups: list[list[Chunk]] = []
+    items = tokens = 0
+    for chunk in chunks:
+        items, tokens = items + len(chunk), tokens + len(chunk) * chunk.width
+        full = tokens > limits.tokens or (limits.items is not None and items > limits.items)
+        if full or not groups:
+            groups.append([])
+            items, tokens = len(chunk), len(chunk) * chunk.width
+        groups[-1].append(chunk)
+    return groups
+
+
 def _owners(count: int, ranks: int) -> Int64:
     """Returns the owners of items in order of length, int64 [count]: dealt to and fro, for even sums."""
     turn, at = np.divmod(np.arange(count), ranks)

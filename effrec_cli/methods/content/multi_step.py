@@ -12,7 +12,7 @@ from torch import Tensor
 from effrec_cli.data.batches import Batch
 from effrec_cli.errors import ConfigError
 from effrec_cli.loop.seeds import mix
-from effrec_cli.methods.content.chunks import Chunk, Int64
+from effrec_cli.methods.content.chunks import Chunk, Int64, Limits, packed
 from effrec_cli.methods.content.cycle import Cycle
 from effrec_cli.methods.content.modes import Mode, Parts, rows_of
 from effrec_cli.methods.content.probe import Probe
@@ -72,7 +72,7 @@ class MultiStep(Mode):
             ConfigError: the encoder is to regress in 16 bits, whose rounding is larger than any gradient.
         """
         settings = self.parts.settings
-        if settings.update == "regress" and engine.precision != "fp32":
+        if settings.learns_by == "regress" and engine.precision != "fp32":
             raise ConfigError(
                 "update=regress subtracts vectors that differ by a gradient: in 16 bits noise alone is left.",
                 where=f"run.precision={engine.precision}",
@@ -167,7 +167,7 @@ class MultiStep(Mode):
     def _end(self, engine: Engine) -> None:
         """Moves the encoder and starts a new cycle."""
         self.probe.look(engine)
-        if self.parts.settings.update == "regress":
+        if self.parts.settings.learns_by == "regress":
             self._regress(engine)
         else:
             self._inject(engine)
@@ -177,15 +177,14 @@ class MultiStep(Mode):
         """Gives the encoder the vector-Jacobian products of G, in one update or one a chunk."""
         encoding, cycle = self.parts.encoding, self.cycle
         rows = chosen(cycle, self.parts.task.train_counts, self.parts.settings)
-        together = self.parts.settings.update == "inject_single"
+        together = self.parts.settings.learns_by == "inject_single"
         index = encoding.index(rows)
-        for chunks, last in self._rounds(self._chunks(rows), together):
+        for chunks in self._rounds(self._chunks(rows), together=together):
             for chunk in chunks:
                 vectors = encoding.encode(chunk, engine.autocast, again=True)
                 if vectors.requires_grad:
                     vectors.backward(self._scaled(cycle.gradients[encoding.index(chunk.rows)], engine))
-            if last:
-                self.update(engine)
+            self.update(engine)
         cycle.used(rows, index)
 
     def _regress(self, engine: Engine) -> None:
@@ -198,7 +197,7 @@ class MultiStep(Mode):
         rows = np.flatnonzero(cycle.owed)
         ratios: list[Tensor] = []
         for _ in range(settings.passes):
-            for chunks, _last in self._rounds(self._chunks(rows), together=False):
+            for chunks in self._rounds(self._chunks(rows), together=False):
                 for chunk in chunks:
                     index = encoding.index(chunk.rows)
                     vectors = encoding.encode(chunk, engine.autocast, again=True)
@@ -217,29 +216,29 @@ class MultiStep(Mode):
             return cycle.chunks if cycle.owed[cycle.touched].all() else _holding(cycle.chunks, cycle.owed)
         return encoding.plan(rows, mix(self.parts.seed, cycle.number), items=self._update_items)
 
-    def _rounds(self, chunks: list[Chunk], together: bool) -> Iterator[tuple[list[Chunk], bool]]:
-        """Yields what this rank encodes before each update, and whether that update is due.
+    def _rounds(self, chunks: list[Chunk], *, together: bool) -> Iterator[list[Chunk]]:
+        """Yields what this rank encodes for each update.
 
-        Ranks take turns alike, also those whose chunks have run out: an update is made by all of them. Chunks
-        lie in order of length, so rounds go in a drawn order.
+        Ranks take turns alike, also those whose chunks have run out: an update is made by all of them. Items
+        of like length lie beside each other, so rounds go in a drawn order.
         """
         encoding = self.parts.encoding
         if together:
-            yield encoding.mine(chunks), True
+            yield encoding.mine(chunks)
             return
         size = encoding.world.size
-        by_rank = [[chunk for chunk in chunks if chunk.rank % size == rank] for rank in range(size)]
-        rounds = max(map(len, by_rank), default=0)
+        most = Limits(encoding.limits.tokens, self._update_items)
+        by_rank = [packed([c for c in chunks if c.rank % size == rank], most) for rank in range(size)]
         draw = np.random.default_rng([self.parts.seed, self.cycle.number])
-        for number in draw.permutation(rounds):
+        for number in draw.permutation(max(map(len, by_rank), default=0)):
             mine = by_rank[encoding.world.rank]
-            yield mine[number : number + 1], True
+            yield mine[number] if number < len(mine) else []
 
     @property
     def _update_items(self) -> int | None:
         """Most items of a chunk: those of one update where each chunk makes one."""
         settings = self.parts.settings
-        return None if settings.update == "inject_single" else settings.update_items
+        return None if settings.learns_by == "inject_single" else settings.update_items
 
     def _scaled(self, gradient: Tensor, engine: Any) -> Tensor:
         """Returns a gradient with fp16's scale, which the engine takes off again."""
