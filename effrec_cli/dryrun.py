@@ -180,7 +180,8 @@ def _dataset(config: Config) -> tuple[Dataset, RecData | None]:
     settings, root = config.dataset, Path(config.data_root)
     source = load.open_source(settings, root)
     raw = getattr(source, "raw", None)
-    if raw is not None and not raw.present:
+    fetched = getattr(settings, "urls", None)  # what is only imported is refused, as training would
+    if fetched and raw is not None and not raw.present:
         return Dataset(settings.name, "absent", download_bytes=settings.archive_bytes), None
     source.ensure(lambda line: None)
     folder = load.prepared_folder(settings, root, source)

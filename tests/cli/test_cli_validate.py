@@ -178,6 +178,13 @@ def test_nothing_is_downloaded(validate, effrec, monkeypatch):
     assert "effrec data fetch ml-20m" in effrec("validate", "dataset=ml-20m").out
 
 
+@pytest.mark.parametrize("name", ["mind-small", "duolingo-es-en"])
+def test_what_has_to_be_imported_is_refused_as_by_train(validate, name):
+    report, code = validate(f"dataset={name}", "method=pop", "model=none")
+    assert code == 3
+    assert f"effrec data import {name}" in json.dumps(report["error"])
+
+
 def test_reference_points_state_what_they_hold(validate):
     for method, parameters in [("pop", 30), ("ease", 30 * 30), ("itemknn", 30 * 20)]:
         report, code = validate(*TINY[:4], f"method={method}")

@@ -15,18 +15,18 @@ from effrec_cli.evaluation.impressions import METRICS, per_impression
 from effrec_cli.methods.content.news import News
 from effrec_cli.schema import Config
 from effrec_cli.schema.dataset_synthetic import SyntheticConfig
-from effrec_cli.schema.method_cce import CCEConfig
+from effrec_cli.schema.method_gram import GRAMConfig
 from effrec_cli.schema.model_nrms import NRMSConfig
 
 ALONE = World()
 
 
 def task(*, batch_size=32, max_length=20, block_rows=None, data=None, **model):
-    """Returns the task over the simulator's slates; any method's settings with a batch size will do."""
+    """Returns the task over the simulator's slates."""
     config = Config(
         dataset=SyntheticConfig(),
         model=NRMSConfig(**{"dropout": 0.0, "query_dim": 16, "max_length": max_length, **model}),
-        method=CCEConfig(num_negatives=4, batch_size=batch_size),
+        method=GRAMConfig(batch_size=batch_size),
         seed=3,
     )
     config.evaluation.block_rows = block_rows

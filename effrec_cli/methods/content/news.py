@@ -56,7 +56,7 @@ class News:
         self.num_items = self.impressions.num_items
         self.train_counts = self.impressions.train_counts
         method = config.method
-        negatives = getattr(method, "num_negatives", None) or NUM_NEGATIVES
+        negatives = method.num_negatives or NUM_NEGATIVES
         length = config.model.max_length
         self._batches = NewsBatches(self.impressions, method.batch_size, negatives, length, config.seed)
         self.training_rows = self._batches.num_samples
