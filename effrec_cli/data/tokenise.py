@@ -36,7 +36,7 @@ def tokenised(
         split: texts to their tokens, special ones among them.
         identity: tells `split` from all others that would give other tokens.
         num_words: words of its vocabulary.
-        pad: the token that fills up; also stands for a text of which it makes nothing.
+        pad: the token that fills up.
         folder: where tokens are kept, each in a folder named by what it was made of; None keeps nothing.
         say: receives a line when texts are split.
     """
@@ -53,9 +53,7 @@ def tokenised(
 
 
 def _split(texts: NDArray[Any], split: Split, num_words: int, pad: int) -> TokenTable:
-    rows = [
-        np.array(tokens or [pad], np.int32) for block in _blocks(texts) for tokens in split(block.tolist())
-    ]
+    rows = [np.array(tokens, np.int32) for block in _blocks(texts) for tokens in split(block.tolist())]
     return table_of(rows, num_words, pad)
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from effrec_cli.data.tokenise import Split
 
-from effrec_cli.data.tokens import TokenTable, table_of
-
+VERSION = 1
+"""Changes whenever a text is split otherwise."""
 NUM_WORDS = 1 << 15
 """Buckets; of 10,000 different words one in four shares its bucket with another."""
 
@@ -28,17 +26,14 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def hashed(texts: NDArray[Any], most: int) -> TokenTable:
-    """Returns the first `most` words of each text by their buckets; the same ones on every machine."""
+def splitter(most: int) -> Split:
+    """Returns what splits texts into the buckets of their first `most` words, the same on every machine."""
     buckets: dict[str, int] = {}
-    rows = [
-        np.array([_bucket(word, buckets) for word in words_of(str(text))[:most]], np.int32) for text in texts
-    ]
-    return table_of(rows, NUM_WORDS)
 
+    def bucket(word: str) -> int:
+        found = buckets.get(word)
+        if found is None:
+            found = buckets[word] = zlib.crc32(word.encode("utf-8", "surrogatepass")) % NUM_WORDS
+        return found
 
-def _bucket(word: str, known: dict[str, int]) -> int:
-    found = known.get(word)
-    if found is None:
-        found = known[word] = zlib.crc32(word.encode("utf-8", "surrogatepass")) % NUM_WORDS
-    return found
+    return lambda texts: [[bucket(word) for word in words_of(text)[:most]] for text in texts]

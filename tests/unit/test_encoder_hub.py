@@ -4,13 +4,11 @@ import json
 import shutil
 import sys
 
-import numpy as np
 import pytest
 import torch
 from encoder_helpers import LENGTHS, built, close, contents, gradients, layouts
 from hub_helpers import LAYERS, text_folder
 
-from effrec_cli.data.tokenise import tokenised
 from effrec_cli.errors import ConfigError, DataError, EnvironmentFault
 from effrec_cli.methods.content import pretrained
 from effrec_cli.models.encoders.hub import HubText
@@ -54,9 +52,10 @@ def test_width_order_and_company_change_neither_vectors_nor_gradients(kind, fold
     ways = {name: gradients(encoder, way, weights) for name, way in layouts(encoder.costs).items()}
     vectors, found = ways.pop("at once")
     assert vectors.std(dim=0).min() > 1e-3
+    exact = 1e-11 if kind != "t5" else 1e-6  # whose norms are in float32 in some versions
     for other, others in ways.values():
-        close({"vectors": vectors}, {"vectors": other})
-        close(found, others, within=1e-11)
+        close({"vectors": vectors}, {"vectors": other}, within=exact)
+        close(found, others, within=exact)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -198,12 +197,11 @@ def test_another_tokenizer_splits_again(tmp_path):
     assert any("Splitting" in line for line in said)
 
 
-def test_a_text_of_which_a_tokenizer_makes_nothing_is_one_pad(tmp_path):
-    table = tokenised(
-        np.array(["", "x"]), lambda texts: [[4] if text else [] for text in texts],
-        identity="", num_words=9, pad=7, folder=None, say=print,
-    )  # fmt: skip
-    assert [table.of(0).tolist(), table.of(1).tolist()] == [[7], [4]]
+def test_a_text_of_which_a_tokenizer_makes_nothing_is_one_pad():
+    def tokenizer(texts, **_):
+        return {"input_ids": [[4] * len(text) for text in texts]}
+
+    assert pretrained.splitter(tokenizer, 5, 7)(["", "xy"]) == [[7], [4, 4]]
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
@@ -346,7 +344,7 @@ def test_what_an_encoder_cannot_do_is_named(folders, tmp_path):
 
 def test_a_missing_package_is_named(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(EnvironmentFault, match="needs peft"):
+    with pytest.raises(EnvironmentFault, match="needs peft, which cannot be imported"):
         built(name=folders("bert"), train="lora")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(EnvironmentFault, match="needs transformers"):

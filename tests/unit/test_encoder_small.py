@@ -6,7 +6,7 @@ import torch
 from encoder_helpers import LENGTHS, built, close, contents, gradients, layouts
 
 from effrec_cli.data.contents import Contents
-from effrec_cli.data.words import NUM_WORDS, hashed, words_of
+from effrec_cli.data.words import NUM_WORDS, splitter, words_of
 from effrec_cli.errors import DataError
 
 KINDS = [
@@ -140,9 +140,15 @@ def test_words_of_any_script_are_told_apart(text, words):
     assert words_of(text) == words
 
 
-def test_hashed_words_are_the_same_everywhere_and_below_the_number_of_buckets():
-    table = hashed(np.array(["Moon moon MOON 月", "x y z"]), most=3)
-    assert len(set(table.of(0).tolist())) == 1
-    assert table.lengths.tolist() == [3, 3]
-    assert table.of(0)[0] == 18_408
-    assert table.tokens.max() < NUM_WORDS
+def test_words_fall_into_the_same_buckets_everywhere():
+    first, second = splitter(3)(["Moon moon MOON 月", "x y z \ud800"])
+    assert first == [18_408] * 3
+    assert len(second) == 3
+    assert max(first + second) < NUM_WORDS
+
+
+def test_words_are_split_once(tmp_path):
+    said = []
+    tables = [built(cache=tmp_path, said=said, tokenizer="own").rows.tokens for _ in range(2)]
+    assert said == ["Splitting 12 texts into tokens, once."]
+    assert torch.equal(*tables)

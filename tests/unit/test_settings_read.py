@@ -10,6 +10,7 @@ import effrec_cli
 from effrec_cli import registry
 from effrec_cli.schema import Config, EvaluationConfig, OptimizerConfig, RunConfig
 from effrec_cli.schema.dataset_base import FilterConfig, PartsConfig, SplitConfig
+from effrec_cli.schema.encoder import EncoderConfig
 
 PACKAGE = Path(effrec_cli.__file__).parent
 
@@ -48,6 +49,14 @@ def test_every_setting_of_what_is_registered_is_read(kind, name):
 @pytest.mark.parametrize("section", [Config, RunConfig, OptimizerConfig, EvaluationConfig])
 def test_every_setting_of_a_run_is_read(section):
     assert not {field.name for field in dataclasses.fields(section)} - names_read(".")
+
+
+def test_every_setting_of_an_encoder_is_read():
+    properties = {"lr", "weights"}  # by `peak_lr` and `pretrained`, which code asks in their place
+    assert {"peak_lr", "pretrained"} <= names_read("methods")
+    assert (
+        not {field.name for field in dataclasses.fields(EncoderConfig)} - names_read("methods") - properties
+    )
 
 
 @pytest.mark.parametrize("section", [FilterConfig, SplitConfig, PartsConfig])

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from effrec_cli.data import words
 from effrec_cli.data.contents import Contents
 from effrec_cli.data.tokenise import tokenised
 from effrec_cli.data.tokens import TokenTable
-from effrec_cli.data.words import hashed
 from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.evaluation.blocks import free_bytes
 from effrec_cli.methods.content import pretrained
@@ -49,7 +49,7 @@ def build_encoder(settings: EncoderConfig, contents: Contents, cache: Path | Non
     makers = {"text": (_small_text, _hub_text), "image": (_small_image, _hub_image)}
     small, hub = makers[settings.modality]
     if settings.name is None:
-        network, rows, costs = small(settings, contents)
+        network, rows, costs = small(settings, contents, cache, say)
     else:
         pretrained.require_transformers()
         folder = pretrained.folder_of(settings.name, settings.revision, say)
@@ -81,17 +81,16 @@ def _choose_weights(settings: EncoderConfig, network: Network) -> None:
         train_adapters(network, network.model, settings.lora_rank, settings.top_layers)
 
 
-def _small_text(settings: EncoderConfig, contents: Contents) -> Made:
+def _small_text(settings: EncoderConfig, contents: Contents, cache: Path | None, say: Say) -> Made:
     """Returns the built-in encoder over a dataset's tokens, or hashed words; one more leads each item."""
     most = settings.max_tokens or MOST_TOKENS
     ready = settings.tokenizer != "own" and (contents.tokens is not None or settings.tokenizer == "dataset")
-    table = _own_tokens(contents) if ready else hashed(_texts(contents), most)
-    table = table.led().cut(most)
+    table = (_own_tokens(contents) if ready else _words(contents, most, cache, say)).led().cut(most)
     embedding = WordEmbedding(table.num_words, most, settings.dim)
     return _small(settings, embedding), _token_rows(table), table.lengths
 
 
-def _small_image(settings: EncoderConfig, contents: Contents) -> Made:
+def _small_image(settings: EncoderConfig, contents: Contents, cache: Path | None, say: Say) -> Made:
     images = _images(contents)
     embedding = PatchEmbedding(images.shape[1], images.shape[2], settings.dim)
     rows = ImageRows(torch.from_numpy(np.array(images)))
@@ -114,7 +113,7 @@ def _hub_text(
     """Returns a named text encoder over its tokenizer's tokens or the dataset's."""
     config = pretrained.read_config(folder, text=True, dropout=settings.dropout)
     most = _most_tokens(settings, config)
-    if config.pad_token_id is None:
+    if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = 0
     if _ready_tokens(settings, contents, folder):
         # Below them stay the pad token, by which some models count places, and what comes before it.
@@ -127,8 +126,10 @@ def _hub_text(
         what = f"The tokenizer knows {table.num_words} words, the weights {config.vocab_size}."
         raise DataError(what, where=str(folder), fix="copy tokenizer and weights from one place")
     model = pretrained.read_model(folder, config, pretrained=settings.pretrained)
-    _refuse_first_token(settings, model)
-    return HubText(model, _dim(config)), _token_rows(table, config.pad_token_id), table.lengths
+    network = HubText(model, _dim(config))
+    if settings.pooling == "cls":
+        _refuse_first_token(network)
+    return network, _token_rows(table, config.pad_token_id), table.lengths
 
 
 def _hub_image(
@@ -179,6 +180,18 @@ def _ready_tokens(settings: EncoderConfig, contents: Contents, folder: Path) -> 
     return alone and not settings.pretrained
 
 
+def _words(contents: Contents, most: int, cache: Path | None, say: Say) -> TokenTable:
+    return tokenised(
+        _texts(contents),
+        words.splitter(most),
+        identity=f"words {words.VERSION} {most}",
+        num_words=words.NUM_WORDS,
+        pad=0,
+        folder=cache,
+        say=say,
+    )
+
+
 def _hub_tokens(
     contents: Contents, folder: Path, pad: int, most: int, cache: Path | None, say: Say
 ) -> TokenTable:
@@ -186,7 +199,7 @@ def _hub_tokens(
     tokenizer = pretrained.read_tokenizer(folder)
     return tokenised(
         texts,
-        pretrained.splitter(tokenizer, most),
+        pretrained.splitter(tokenizer, most, pad),
         identity=pretrained.identity(tokenizer, most),
         num_words=len(tokenizer),
         pad=pad,
@@ -195,18 +208,17 @@ def _hub_tokens(
     )
 
 
-def _refuse_first_token(settings: EncoderConfig, model: Any) -> None:
-    """Raises ConfigError where the first token stands for an item and sees nothing but itself."""
-    reads_on = "Causal" in type(model).__name__ or getattr(model.config, "is_decoder", False)
-    if settings.pooling == "cls" and (reads_on or model.config.model_type in _LEFT_TO_RIGHT):
+@torch.no_grad()
+def _refuse_first_token(network: Network) -> None:
+    """Raises ConfigError where the first token's state does not depend on what follows."""
+    first = network.eval()(torch.tensor([[0, 1], [0, 2]]), torch.ones(2, 2, dtype=torch.bool))[:, 0]
+    network.train()
+    if torch.equal(first[0], first[1]):
         raise ConfigError(
             "This encoder reads from left to right: its first token sees no other.",
             where="method.encoder.pooling",
             fix="method.encoder.pooling=mean, or method.encoder.pooling=attention",
         )
-
-
-_LEFT_TO_RIGHT = {"gpt2", "gpt_neo", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "phi"}
 
 
 def _token_rows(table: TokenTable, pad: int = 0) -> TokenRows:

@@ -22,14 +22,14 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def require_transformers() -> None:
-    """Raises EnvironmentFault where transformers, which named encoders need, is not installed."""
+    """Raises EnvironmentFault where transformers, which named encoders need, cannot be imported."""
     try:
         import transformers  # noqa: F401
     except ImportError as error:
         raise EnvironmentFault(
-            "A named encoder needs transformers, which is not installed.",
+            f"A named encoder needs transformers, which cannot be imported: {error}.",
             where=NAME,
-            fix=f"pip install 'effrec[encoders]', or {NAME}=null for the built-in encoder",
+            fix=f"pip install --upgrade 'effrec[encoders]', or {NAME}=null for the built-in encoder",
         ) from error
 
 
@@ -192,8 +192,11 @@ def read_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def splitter(tokenizer: Any, most: int) -> Split:
-    """Returns what splits texts into at most `most` tokens, the tokenizer's special ones among them."""
+def splitter(tokenizer: Any, most: int, pad: int) -> Split:
+    """Returns what splits texts into at most `most` tokens, the tokenizer's special ones among them.
+
+    A text of which the tokenizer makes nothing is one token, `pad`.
+    """
 
     def split(texts: Any) -> list[list[int]]:
         found = tokenizer(
@@ -203,8 +206,7 @@ def splitter(tokenizer: Any, most: int) -> Split:
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        tokens: list[list[int]] = found["input_ids"]
-        return tokens
+        return [tokens or [pad] for tokens in found["input_ids"]]
 
     return split
 

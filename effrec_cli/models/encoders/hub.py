@@ -52,7 +52,8 @@ class HubText(HubNetwork, PartedNetwork):
     def __init__(self, model: Any, dim: int) -> None:
         super().__init__(model, dim)
         self.parted = model.config.model_type in PARTED
-        self._takes_masks = model.config.model_type in _TAKE_MASKS
+        fused = model.config._attn_implementation == "sdpa"
+        self._takes_masks = fused and model.config.model_type in _TAKE_MASKS
         self._views: tuple[Any, Any] = (None, None)
 
     def forward(self, inputs: Tensor, real: Tensor | None) -> Tensor:

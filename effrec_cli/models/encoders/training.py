@@ -40,7 +40,7 @@ def train_adapters(network: Network, model: nn.Module, rank: int, count: int | N
 
     Raises:
         ConfigError: there are not so many layers, or no linear map in them.
-        EnvironmentFault: peft is not installed.
+        EnvironmentFault: peft cannot be imported.
     """
     first = 0 if count is None else _first(network, count)
     names = _linear_names(network, model, first)
@@ -89,8 +89,8 @@ def _inject(model: Any, names: list[str], rank: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise EnvironmentFault(
-            "Training adapters needs peft, which is not installed.",
+            f"Training adapters needs peft, which cannot be imported: {error}.",
             where=f"{WHERE}.train=lora",
-            fix="pip install 'effrec[encoders]'",
+            fix="pip install --upgrade 'effrec[encoders]'",
         ) from error
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), model)
