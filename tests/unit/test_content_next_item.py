@@ -114,11 +114,11 @@ def test_without_correction_it_is_the_softmax_over_the_candidates(drawn):
     torch.testing.assert_close(plain_loss(task, filter, batch), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("loss", "draws"), [("cce", 500), ("cce_sampled", 900)])
+@pytest.mark.parametrize(("loss", "draws"), [("cce", 400), ("cce_sampled", 600)])
 def test_drawn_rows_stand_for_the_catalogue_on_average(loss, draws):
     """The sum that a row's logarithm is taken of, over many draws of the same windows, is the exact one."""
     task, filter = make(
-        data=chain(num_users=9), batch_size=2, num_negatives=6, loss=loss, num_sampled=9, temperature=0.7
+        data=chain(num_users=9), batch_size=2, num_negatives=6, loss=loss, num_sampled=9, temperature=3
     )
     batches = task.batches()
     hidden, items, targets, scores = rows_and_scores(task, filter, batches.batch(0, 0, Share(), 0))
