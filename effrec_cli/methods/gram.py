@@ -72,14 +72,11 @@ class GRAM(Method):
     """
 
     tasks: ClassVar[tuple[str, ...]] = tuple(TASKS)
+    joins_empty: ClassVar[bool] = True
+    """Ranks encode for each other, and each counts the encoder's updates for its rate."""
     _content: ContentTask | None = None
     _recompute: Choice[bool] | None = None
     _kept_recompute: bool | None = None
-
-    @property
-    def joins_empty(self) -> bool:  # type: ignore[override]
-        """Whether ranks encode for each other."""
-        return self.kind.together
 
     @property
     def kind(self) -> type[Mode]:

@@ -86,7 +86,7 @@ def test_drifting_vectors_are_a_table_that_sgd_of_rate_one_trains():
 
 def test_each_item_is_encoded_once_for_the_cache_and_once_for_its_gradient():
     setup = multi(update="inject_single", period=3, tokens=9)
-    setup.mode.replays = False  # otherwise a first look at whether it draws encodes two chunks
+    setup.mode.replays = False  # otherwise a first look at whether it draws encodes a chunk
     weights = [setup.weights()]
     for _ in range(3):
         setup.step()

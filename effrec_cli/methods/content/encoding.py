@@ -119,11 +119,16 @@ class Encoding:
 
     @torch.no_grad()
     def draws(self, chunk: Chunk, autocast: Context = nullcontext) -> bool:
-        """Returns whether what a chunk becomes depends on its seed, as it does where dropout is on."""
-        counted = dict(self.encoded)
-        one, other = (self.encode(replace(chunk, seed=seed), autocast) for seed in (0, 1))
-        self.encoded = counted
-        return not torch.equal(one, other)
+        """Returns whether encoding a chunk draws random numbers, as it does where dropout is on.
+
+        The generators are looked at, not the vectors, which few draws may leave as they are. Ranks agree.
+        """
+        with seeded(chunk.seed, self.device), autocast():
+            before = _drawn_so_far(self.device)
+            self.encoder(self.index(chunk.rows), chunk.width)
+            after = _drawn_so_far(self.device)
+        (drew,) = self.world.agree([any(not torch.equal(a, b) for a, b in zip(after, before, strict=True))])
+        return drew
 
     @torch.no_grad()
     def table(self, autocast: Context = nullcontext, *, only_first: bool = False) -> Tensor:
@@ -164,3 +169,9 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         plant(seed, device)
         yield
+
+
+def _drawn_so_far(device: torch.device) -> list[Tensor]:
+    """Returns the states of the generators of the CPU and of `device`."""
+    on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_gpu]

@@ -17,6 +17,10 @@ Int64 = NDArray[np.int64]
 ITEMS = "items"
 """In `Batch.host`: the rows, int64 [U], that the vectors of this micro-batch stand for, in their order."""
 
+PART = "part"
+"""In `Batch.host`: int64 [2], the number of this micro-batch in its step, and the rank that encodes its
+items, 0 where all ranks do together. Parts that are encoded apart draw apart."""
+
 
 class ItemBatches:
     """A task's batches with positions in place of item rows; implements `Batches`.
@@ -42,6 +46,8 @@ class ItemBatches:
     def batch(self, epoch: int, position: int, share: Share, step: int) -> Batch:
         """Returns the share of a step, its item tensors holding positions into `host["items"]`."""
         own = self._batches.batch(epoch, position, share, step)
+        part = np.array([share.micro, 0 if self._together else share.rank])
+        own = replace(own, host=own.host | {PART: part})
         if not self._unique:
             return self._by_occurrence(own)
         shares = [own]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from effrec_cli.data.batches import Batch
 from effrec_cli.loop.seeds import mix
 from effrec_cli.methods.content.encoding import Context, Encoding, Int64
-from effrec_cli.methods.content.items import ITEMS
+from effrec_cli.methods.content.items import ITEMS, PART
 from effrec_cli.methods.content.rate import EncoderRate
 from effrec_cli.methods.content.task import ContentTask
 
@@ -97,8 +97,8 @@ class Mode:
         self.parts.rate.stepped()
 
     def key(self, batch: Batch) -> int:
-        """Returns a seed for what the encoder draws in this step."""
-        return mix(self.parts.seed, batch.step)
+        """Returns a seed for what the encoder draws in this micro-batch, on this rank where it is alone."""
+        return mix(self.parts.seed, batch.step, *batch.host[PART].tolist())
 
     def report(self, loss: Tensor, **more: Tensor) -> dict[str, Tensor]:
         """Returns what is logged: the loss, and how many items this micro-batch had encoded."""
@@ -146,7 +146,8 @@ class Frozen(Mode):
         encoding = self.parts.encoding
         vectors = self.table(engine.autocast).index_select(0, encoding.index(rows_of(batch)))
         loss = self.loss(vectors, batch, engine.autocast)
-        engine.backward(loss)
+        if loss.requires_grad:  # as it does not in a share without items
+            engine.backward(loss)
         if engine.last_micro_batch:
             engine.update()
         return self.report(loss)

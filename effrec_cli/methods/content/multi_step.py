@@ -63,7 +63,13 @@ class MultiStep(Mode):
             if tensors:
                 self._cycle.load(tensors, state)
                 self.probe.load(tensors, state)
+                self._loaded = ({}, {})
         return self._cycle
+
+    @property
+    def _runs(self) -> bool:
+        """Whether there is a cycle: here, or in a checkpoint that no step has gone on from."""
+        return self._cycle is not None or bool(self._loaded[0])
 
     def begin(self, engine: Engine) -> None:
         """Settles how many steps a cycle has.
@@ -113,7 +119,7 @@ class MultiStep(Mode):
 
     def settle(self, engine: Engine) -> None:
         """Moves the encoder by what the cycle has gathered so far, so that it is judged with the filter."""
-        if self._cycle is not None and self.cycle.steps:
+        if self._runs and self.cycle.steps:
             self._end(engine)
 
     # The cache.
@@ -144,7 +150,7 @@ class MultiStep(Mode):
     def _gather(self, batch: Batch, engine: Engine) -> None:
         """Adds the step's gradients to G; those of a step that was skipped count as zero."""
         cycle, skipped = self.cycle, engine.guard.found_inf > 0
-        self.probe.remember(batch.step, self._of_step[0][2])
+        self.probe.remember(batch.step, self._of_step[0][2].masked_fill(skipped, 0.0))
         for rows, index, gradient in self._of_step:
             gradient = gradient.masked_fill(skipped, 0.0)
             cycle.gradients.index_add_(0, index, gradient)
@@ -236,9 +242,11 @@ class MultiStep(Mode):
 
     @property
     def _update_items(self) -> int | None:
-        """Most items of a chunk: those of one update where each chunk makes one."""
-        settings = self.parts.settings
-        return None if settings.learns_by == "inject_single" else settings.update_items
+        """Most items of a chunk: this rank's part of one update where each round of chunks makes one."""
+        settings, ranks = self.parts.settings, self.parts.encoding.world.size
+        if settings.learns_by == "inject_single" or settings.update_items is None:
+            return None
+        return -(-settings.update_items // ranks)
 
     def _scaled(self, gradient: Tensor, engine: Any) -> Tensor:
         """Returns a gradient with fp16's scale, which the engine takes off again."""
@@ -248,7 +256,7 @@ class MultiStep(Mode):
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns the cycle's tensors and the probe's."""
-        return {} if self._cycle is None else {**self.cycle.tensors(), **self.probe.tensors()}
+        return {**self.cycle.tensors(), **self.probe.tensors()} if self._runs else {}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Takes `tensors` back; the cycle is made of them when it is first asked for."""
@@ -256,8 +264,8 @@ class MultiStep(Mode):
 
     def state(self) -> dict[str, Any]:
         """Returns the numbers of the cycle, its period, and whether the encoder draws."""
-        kept = {"period": self.period, "replays": self.replays, **self.probe.state()}
-        return kept | ({} if self._cycle is None else self.cycle.state())
+        of_cycle = self.cycle.state() if self._runs else {}
+        return {"period": self.period, "replays": self.replays, **of_cycle, **self.probe.state()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Takes `state` back."""

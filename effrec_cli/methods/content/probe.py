@@ -72,7 +72,8 @@ class Probe:
         vectors = mode.cycle.table.index_select(0, index).requires_grad_()
         with seeded(mix(engine.config.seed, self._step, world.rank, 0), world.device):
             loss = mode.loss(vectors, batch, engine.autocast)
-        return mode.parts.encoding.summed(torch.autograd.grad(loss, vectors)[0])
+        scale = 1.0 if engine.scaler is None else engine.scaler.scale  # small ones would be 0 in fp16
+        return mode.parts.encoding.summed(torch.autograd.grad(loss * scale, vectors)[0])
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns what a resumed run needs besides `state`."""
