@@ -64,21 +64,16 @@ def try_run(method: Method, batches: Batches, data: RecData, device: torch.devic
     Raises:
         EffrecError: the model, the method and the data do not fit each other.
     """
-    growth = _Growth(device)
-    tries = _steps(method, batches, device, growth)
+    growth, run = _Growth(device), method.config.run
+    step = batches.batch(0, 0, Share(), 0).size
+    micro_batch = -(-step // (run.accumulate * run.devices))
+    tries = _steps(method, batches, device, growth, step, micro_batch)
     validation = _validation(method, data, device, growth)
-    micro_batch = micro_batch_of(method, batches)
     activations, peak = (
         _judged([(each.samples, getattr(each, name)) for each in tries], micro_batch)
         for name in ("kept", "peak")
     )
     return Trial(activations, peak, validation)
-
-
-def micro_batch_of(method: Method, batches: Batches) -> int:
-    """Returns the samples of one micro-batch of one rank."""
-    run = method.config.run
-    return -(-batches.batch(0, 0, Share(), 0).size // (run.accumulate * run.devices))
 
 
 def try_step(
@@ -152,9 +147,19 @@ class _Growth:
         return (self._peak.peak_bytes() or 0) - self._start
 
 
-def _steps(method: Method, batches: Batches, device: torch.device, growth: _Growth) -> list[_Try]:
-    """Returns tries of rising size, up to a micro-batch or as large as may be just to look."""
-    step, largest = batches.batch(0, 0, Share(), 0).size, micro_batch_of(method, batches)
+def _steps(
+    method: Method, batches: Batches, device: torch.device, growth: _Growth, step: int, largest: int
+) -> list[_Try]:
+    """Returns tries of rising size, up to a micro-batch or as large as may be just to look.
+
+    Args:
+        method: of the run.
+        batches: its training batches.
+        device: where it runs.
+        growth: of memory.
+        step: samples of a step.
+        largest: samples of one micro-batch of one rank.
+    """
     engine = DryEngine(method.config.run.precision, device)
     tries: list[_Try] = []
     samples = 1
@@ -162,15 +167,17 @@ def _steps(method: Method, batches: Batches, device: torch.device, growth: _Grow
         size, kept = try_step(method, batches, Share(micros=-(-step // samples)), engine)
         tries.append(_Try(size, kept, growth.so_far()))
         if samples == largest:
-            return [*tries[:-1], _again(tries[-1], method, batches, engine, growth)]
+            whole = Share(micros=-(-step // size))
+            return [*tries[:-1], _again(tries[-1], method, batches, engine, growth, whole)]
         samples = min(largest, _RISE * samples)
         if len(tries) > 1 and _judged([(each.samples, each.peak) for each in tries], samples) > BUDGET_BYTES:
             return tries
 
 
-def _again(whole: _Try, method: Method, batches: Batches, engine: DryEngine, growth: _Growth) -> _Try:
-    """Returns the try of a micro-batch with what a few others make the process hold on to."""
-    share = Share(micros=-(-batches.batch(0, 0, Share(), 0).size // whole.samples))
+def _again(
+    whole: _Try, method: Method, batches: Batches, engine: DryEngine, growth: _Growth, share: Share
+) -> _Try:
+    """Returns the try of a micro-batch, a step's `share`, with what others make the process hold on to."""
     for position in range(1, min(_OTHERS, batches.steps_per_epoch)):
         try_step(method, batches, share, engine, position)
     return replace(whole, peak=growth.so_far())
