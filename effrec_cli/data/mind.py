@@ -127,9 +127,11 @@ class MindSource:
         self._bad, self._read = BadRows(self.config.bad_rows), None
         news, log = self._tables()
         users, items, times = _clicks(log, len(news.ids))
+        # As objects each id is one string that all its rows share, which is several times faster.
+        user_ids, item_ids = log.user_ids.astype(object), news.ids.astype(object)
         for start in range(0, len(users), _CHUNK_ROWS):
             some = slice(start, start + _CHUNK_ROWS)
-            yield RawChunk(log.user_ids[users[some]], news.ids[items[some]], times[some])
+            yield RawChunk(user_ids[users[some]], item_ids[items[some]], times[some])
 
     def _tables(self) -> tuple[News, Log]:
         """Returns the news and the impressions, read once."""
