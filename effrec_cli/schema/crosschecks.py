@@ -131,7 +131,7 @@ def _cce(config: Config) -> Iterator[Problem]:
 
 def _gram(config: Config) -> Iterator[Problem]:
     if isinstance(config.method, GRAMConfig):
-        yield from gram_problems(config.method)
+        yield from gram_problems(config.method, task_of(config))
 
 
 def _sparse_rows(config: Config) -> Iterator[Problem]:

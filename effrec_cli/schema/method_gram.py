@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from effrec_cli.schema.content_next_item import NextItemSettings, next_item_problems
 from effrec_cli.schema.encoder import EncoderConfig, encoder_problems
 from effrec_cli.schema.fields import setting
-from effrec_cli.schema.problems import Problem
-from effrec_cli.schema.values import shown
+from effrec_cli.schema.problems import Problem, unused_problems
 
 MODES = ("single_step", "multi_step", "e2e", "e2e_dedup", "frozen")
 UPDATES = ("auto", "inject_single", "inject_multi", "regress")
@@ -20,10 +20,12 @@ LOOKED_AT: dict[str, tuple[str, tuple[object, ...]]] = {
     "refresh": ("mode", ("multi_step",)),
     "probe_every": ("mode", ("multi_step",)),
     "adapt_period": ("mode", ("multi_step",)),
-    "update_items": ("learns_by", ("inject_multi", "regress")),
-    "update_share": ("learns_by", ("inject_multi", "inject_single")),
-    "update_by": ("learns_by", ("inject_multi", "inject_single")),
-    "passes": ("learns_by", ("regress",)),
+}
+OF_UPDATE: dict[str, tuple[str, ...]] = {
+    "update_items": ("inject_multi", "regress"),
+    "update_share": ("inject_multi", "inject_single"),
+    "update_by": ("inject_multi", "inject_single"),
+    "passes": ("regress",),
 }
 
 
@@ -45,8 +47,8 @@ class GRAMConfig:
         update: how the encoder learns from a cycle: `inject_single` by one update, as if gradients had been
             accumulated; `inject_multi` by one for every `update_items` items; `regress` by the paper's fit to
             drifted vectors; `auto` is the first for a period in steps and the second for one in epochs.
-        update_items: items of an update of `inject_multi` and `regress`; None is as many as
-            `encoder.batch_tokens` holds.
+        update_items: items of an update of `inject_multi` and `regress`, over all processes; None is as many
+            as `encoder.batch_tokens` holds, on each of them.
         passes: of `regress` over a cycle's items.
         drift: how far a cycle's vectors move along their gradients, as a learning rate; None is the paper's
             1 for `regress`, and 0.
@@ -58,7 +60,9 @@ class GRAMConfig:
         reduction: the loss is the `mean` over a step's rows, or their `sum`. Adam hides which, but `regress`,
             drift and clipping do not.
         batch_size: samples in a step, over all processes and micro-batches; None chooses by the data.
-        num_negatives: what a click is told from: of task news, non-clicks of the same impression (None is 4).
+        num_negatives: K, the non-clicks of the same impression that a click is told from (task news); None is
+            the paper's 4.
+        next_item: what next items are told from (task next_item).
         encoder: what turns contents into vectors (docs/encoders.md).
     """
 
@@ -80,6 +84,7 @@ class GRAMConfig:
     reduction: str = setting("mean", choices=("mean", "sum"))
     batch_size: int | None = setting(None, low=1)
     num_negatives: int | None = setting(None, low=1)
+    next_item: NextItemSettings = field(default_factory=NextItemSettings)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
     @property
@@ -97,31 +102,36 @@ class GRAMConfig:
         return 1.0 if self.learns_by == "regress" else 0.0
 
 
-def gram_problems(own: GRAMConfig) -> Iterator[Problem]:
-    """Yields settings that would do nothing, and what contradicts what."""
-    yield from _unused(own)
+def gram_problems(own: GRAMConfig, task: str | None) -> Iterator[Problem]:
+    """Yields settings that would do nothing, and what contradicts what.
+
+    Args:
+        own: the settings.
+        task: how the run's model is fed; None where that is not known.
+    """
+    yield from unused_problems(own, LOOKED_AT, "method")
+    by_update = {name: ("update", values) for name, values in OF_UPDATE.items()}
+    by_mode = dict.fromkeys(OF_UPDATE, ("mode", ("multi_step",)))
+    multi_step = own.mode == "multi_step"
+    yield from unused_problems(
+        replace(own, update=own.learns_by), by_update if multi_step else by_mode, "method"
+    )
     yield from _multi_step(own)
+    if task not in (None, "news") and own.num_negatives is not None:
+        what = f"It would do nothing: it is for task news, and the run's is {task}."
+        fix = "leave it out" + (
+            "; method.next_item.num_negatives is for next items" if task == "next_item" else ""
+        )
+        yield Problem("method.num_negatives", what, fix=fix)
     yield from encoder_problems(own.encoder)
+    yield from next_item_problems(own.next_item, task)
 
 
-def _unused(own: GRAMConfig) -> Iterator[Problem]:
-    """Yields settings that are not their defaults, and that nothing would look at."""
-    defaults = GRAMConfig()
-    for name, (key, values) in LOOKED_AT.items():
-        given, default = getattr(own, name), getattr(defaults, name)
-        if key == "learns_by" and own.mode != "multi_step":
-            key, values = "mode", ("multi_step",)
-        if given == default or getattr(own, key) in values:
-            continue
-        setting = "update" if key == "learns_by" else key
-        what = f"{name}={_typed(given)} would do nothing: it is for {setting}={' or '.join(map(str, values))}"
-        fix = f"method.{setting}={values[0]}, or method.{name}={_typed(default)}"
-        yield Problem(f"method.{name}", f"{what}, not {getattr(own, key)}.", fix=fix)
-
-
-def _typed(value: object) -> str:
-    """Returns a value as it is written on the command line."""
-    return value if isinstance(value, str) else shown(value)
+def _of_update(mode: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Returns where the settings of an encoder's update are looked at."""
+    if mode != "multi_step":
+        return dict.fromkeys(OF_UPDATE, ("mode", ("multi_step",)))
+    return {name: ("update", values) for name, values in OF_UPDATE.items()}
 
 
 def _multi_step(own: GRAMConfig) -> Iterator[Problem]:
