@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -116,6 +117,8 @@ class DKT(Tracer):
 class TransformerDKT(Tracer):
     """The same task, input and tied output with a causal Transformer in the LSTM's place.
 
+    Its states come out of a LayerNorm, and are divided by sqrt(D): logits begin as small as the LSTM's.
+
     Args:
         vector_dim: d, width of the item vectors.
         dim: width D of the states; None is d; divisible by `num_heads`.
@@ -157,4 +160,4 @@ class TransformerDKT(Tracer):
         for block in self.blocks:
             x = block(x, layout)
         states: Tensor = self.final_norm(x)
-        return states
+        return states / math.sqrt(self.dim)

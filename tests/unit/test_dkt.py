@@ -128,3 +128,12 @@ def test_a_batch_without_windows_has_an_empty_result_with_a_gradient(kind, chang
     assert logits.shape == (0, 12)
     logits.sum().backward()
     assert not vectors.grad.any()
+
+
+@pytest.mark.parametrize("kind", [DKT, TransformerDKT])
+def test_logits_of_vectors_of_unit_variance_begin_small(kind):
+    torch.manual_seed(0)
+    model = kind(64, max_length=12).eval()
+    items, correct = torch.randint(0, 50, (8, 12)), torch.randint(0, 2, (8, 12))
+    logits = model(torch.randn(50, 64), items, correct, torch.full((8,), 12))
+    assert 0.05 < logits.std() < 1.5
