@@ -60,6 +60,8 @@ def measure_cell(name: str, suite: Suite, cell: Cell, options: Options) -> Itera
     finally:
         for worker in workers:
             worker.stop()
+    compared = getattr(suite, "compared", None)
+    samples = compared(samples) if compared else samples
     for peer in cell.peers:
         yield make_record(
             name, cell.name, peer, cell.parameters, samples[peer], suite.UNITS, errors.get(peer)

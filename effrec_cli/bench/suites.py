@@ -18,6 +18,7 @@ SUITES = {
     "ceilings": "what this machine can do at best: copying, gathering rows, matrix products",
     "loss": "losses over a large catalogue: time, memory and error, forward and backward",
     "e2e": "whole training runs on simulated data, one for each loss",
+    "gram": "training a content encoder: time, encoder calls and memory of every mode of method gram",
     "data": "preparing and reopening a large csv (in a source tree)",
     "evaluation": "full ranking of a large catalogue (in a source tree)",
 }
@@ -66,6 +67,9 @@ class Cell:
 
 class Suite(Protocol):
     """A module with cells that `harness.measure` runs.
+
+    A function `compared` is called, where there is one, with a cell's samples by peer, turn after turn, and
+    returns them with figures of how peers compare.
 
     Attributes:
         UNITS: the unit of each figure.

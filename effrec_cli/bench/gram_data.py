@@ -1,0 +1,114 @@
+"""Answers and impressions of an exact shape, drawn with numpy alone; for the suite `gram`.
+
+What users do has no pattern: steps cost what they cost whether anything can be learnt or not. Items are as
+unevenly popular as the simulator's, by Zipf's law with exponent 1.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effrec_cli.data.source import TEST, TRAIN, VALID
+from effrec_cli.data.synthetic.text import SPECIAL, vocabulary
+from effrec_cli.data.types import Catalogue, EvalCases, Int32, Int64, RecData, Sequences
+
+CLUSTERS = 20
+"""Of the simulator whose words titles are made of."""
+CLICKS_A_USER = 5
+"""Training clicks that share one history, about as many as in MIND."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def answers_data(*, steps: int, windows: int, answers: int, items: int, tokens: int) -> RecData:
+    """Returns users who have each answered as often as a window is long: `windows` of them a step.
+
+    Args:
+        steps: of an epoch.
+        windows: of a step.
+        answers: of a window.
+        items: in the catalogue.
+        tokens: of an item in the mean, from half to one and a half times as many.
+    """
+    rng, users = np.random.default_rng(0), steps * windows
+    drawn = popular(rng, items, users * answers)
+    # The last user's further answers: a wrong and a right one for each part that is judged.
+    side: Arrays = {
+        "answers_user": np.append(np.repeat(np.arange(users), answers), [users - 1] * 4),
+        "answers_item": np.append(drawn, drawn[:4]),
+        "answers_correct": np.append(rng.integers(0, 2, len(drawn)), [0, 1, 0, 1]),
+        "answers_part": np.append(np.full(len(drawn), TRAIN), [VALID, VALID, TEST, TEST]),
+    }
+    return _data(rng, users, items, tokens, side)
+
+
+def clicks_data(
+    *, steps: int, clicks: int, history: int, candidates: int, items: int, tokens: int
+) -> RecData:
+    """Returns impressions with one click, `clicks` of them a step, after `history` clicks each.
+
+    Args:
+        steps: of an epoch.
+        clicks: of a step.
+        history: clicks before, of everyone.
+        candidates: of an impression, the clicked one among them.
+        items: in the catalogue.
+        tokens: as of `answers_data`.
+    """
+    rng, train = np.random.default_rng(0), steps * clicks
+    shown = train + 2  # one more for each part that is judged
+    users = np.arange(shown) // CLICKS_A_USER
+    side: Arrays = {
+        "impressions_user": users.astype(np.int32),
+        "impressions_time": np.arange(shown, dtype=np.int64),
+        "impressions_part": np.append(np.full(train, TRAIN), [VALID, TEST]).astype(np.int8),
+        "impressions_offsets": candidates * np.arange(shown + 1, dtype=np.int64),
+        "impressions_candidates": popular(rng, items, shown * candidates),
+        "impressions_clicks": np.tile(np.arange(candidates) == 0, shown).astype(np.uint8),
+        "impressions_history": popular(rng, items, (users[-1] + 1) * history),
+        "impressions_history_start": users * history,
+        "impressions_history_end": users * history + history,
+        "impressions_item_ids": np.arange(items),
+    }
+    return _data(rng, int(users[-1]) + 1, items, tokens, side)
+
+
+def popular(rng: np.random.Generator, items: int, count: int) -> Int32:
+    """Returns items drawn by Zipf's law, int32 [count]; which ones are popular is drawn, too."""
+    reached = np.cumsum(1 / np.arange(1, items + 1))
+    ranks = np.searchsorted(reached, reached[-1] * rng.random(count))
+    return rng.permutation(items).astype(np.int32)[ranks]
+
+
+def _data(rng: np.random.Generator, users: int, items: int, tokens: int, side: Arrays) -> RecData:
+    """Returns data without interactions of their own, whose items say something."""
+    none = np.zeros(0, dtype=np.int64)
+    nobody = EvalCases(none.astype(np.int32), none, none, none, none)
+    said, titles = _contents(rng, items, tokens)
+    return RecData(
+        "drawn",
+        "0" * 12,
+        Sequences(np.zeros(users + 1, dtype=np.int64), none.astype(np.int32)),
+        np.zeros(users, dtype=np.int64),
+        nobody,
+        nobody,
+        Catalogue(np.arange(users)),
+        Catalogue(np.arange(items), titles),
+        side=side | said,
+    )
+
+
+def _contents(rng: np.random.Generator, items: int, tokens: int) -> tuple[Arrays, NDArray[Any]]:
+    """Returns the items' tokens, and titles for an encoder with a tokenizer of its own, a word a token."""
+    words = np.array(vocabulary(CLUSTERS))
+    lengths = rng.integers(max(1, tokens // 2), tokens + tokens // 2 + 1, items)
+    offsets: Int64 = np.concatenate([[0], np.cumsum(lengths)])
+    flat = rng.integers(len(SPECIAL), len(words), offsets[-1], dtype=np.int32)
+    spelt = words[flat]
+    titles = [" ".join(spelt[low:high]) for low, high in pairwise(offsets)]
+    said = {"item_tokens": flat, "item_token_offsets": offsets, "item_vocabulary": words}
+    return said, np.array(titles)
