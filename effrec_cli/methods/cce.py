@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from effrec_cli.backbone import model_for
 from effrec_cli.data.batches import Batch, Batches
-from effrec_cli.data.next_item import batch_size_for
+from effrec_cli.data.next_item import NextItemBatches, batch_size_for
 from effrec_cli.data.types import RecData
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.methods.base import Method
@@ -52,6 +52,7 @@ class CCE(Method):
     _rows_choice: Choice[bool] | None = None
     _kept_loss: str | None = None
     _kept_sparse_rows: bool | None = None
+    _windows: NextItemBatches
 
     def recall(self, state: dict[str, Any]) -> None:
         """Remembers what the run chose when it began, for the checkpoint fits nothing else."""
@@ -62,12 +63,14 @@ class CCE(Method):
         own, optimizer = self.config.method, self.config.optimizer
         if own.batch_size is None:
             own.batch_size = batch_size_for(data, self.config.model.max_length, own.window)
+        self._windows = windows_for(self.config, data)
+        fed = (self.config, self._windows, data.num_items)
         if own.loss == "auto":
             dim = self.config.model.dim or width_for(data.num_items)
-            self._loss_choice = cheaper_loss(self.config, data, dim, self.world).kept(self._kept_loss)
+            self._loss_choice = cheaper_loss(*fed, dim, self.world).kept(self._kept_loss)
             own.loss = self._loss_choice.value
         if optimizer.sparse_rows is None:
-            self._rows_choice = row_sparse.pays(self.config, data).kept(self._kept_sparse_rows)
+            self._rows_choice = row_sparse.pays(*fed).kept(self._kept_sparse_rows)
             optimizer.sparse_rows = self._rows_choice.value
         return super().prepare(data)
 
@@ -102,13 +105,16 @@ class CCE(Method):
 
     @cached_property
     def _rows_of_step(self) -> int:
-        """How many rows a step draws; counting builds the windows, so it is done once."""
+        """How many rows a step draws; an epoch's windows are looked at for it, so it is done once."""
         shares = self.world.size * self.config.run.accumulate
-        return row_sparse.rows_of_step(self.config, self.data, shares)
+        return row_sparse.rows_of_step(self.config, self._windows, self.data.num_items, shares)
 
     def batches(self, data: RecData) -> Batches:
-        """Returns windows over the users' training items, some of them masked where the model asks for it."""
-        return windows_for(self.config, data)
+        """Returns windows over the users' training items, some masked where the model asks for it.
+
+        Those of `prepare`, which chooses by them.
+        """
+        return self._windows
 
     @property
     def kernel(self) -> str:

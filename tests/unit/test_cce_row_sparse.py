@@ -143,7 +143,7 @@ def test_rows_are_chosen_where_a_step_draws_few(items, own, chosen):
     assert bool(made.row_sparse(made.model)) == chosen
     assert made.model.items.sparse == chosen
     if own == {}:
-        assert (row_sparse.rows_of_step(made.config, made.data) <= items / 4) == chosen
+        assert (row_sparse.rows_of_step(made.config, made.batches(made.data), items) <= items / 4) == chosen
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_rows_are_chosen_where_a_step_draws_few(items, own, chosen):
 )  # fmt: skip
 def test_the_choice_and_why_are_told(items, own, why):
     made = method(None, chain(num_items=items), **own)
-    rows = row_sparse.rows_of_step(made.config, made.data)
+    rows = row_sparse.rows_of_step(made.config, made.batches(made.data), items)
     assert made.choices() == {"optimizer.sparse_rows": why.format(rows=rows)}
     assert method(False, chain(num_items=items), **own).choices() == {}
 

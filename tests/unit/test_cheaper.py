@@ -14,6 +14,7 @@ from effrec_cli.data.batches import Share
 from effrec_cli.distributed import World
 from effrec_cli.methods.cce import CCE
 from effrec_cli.methods.next_item.cheaper import cheaper_loss
+from effrec_cli.methods.next_item.windows import windows_for
 from effrec_cli.schema import Config
 from effrec_cli.schema.method_cce import CCEConfig
 from effrec_cli.schema.model_bert4rec import BERT4RecConfig
@@ -36,7 +37,11 @@ def config(num_negatives=15, dim=16, accumulate=1, precision="fp32", **method):
 
 
 def chosen(data, world=None, **options):
-    return cheaper_loss(config(**options), data, 16, world or World())
+    return cheaper(config(**options), data, world or World())
+
+
+def cheaper(settings, data, world):
+    return cheaper_loss(settings, windows_for(settings, data), data.num_items, 16, world)
 
 
 def most(choice):
@@ -71,7 +76,7 @@ def test_masked_items_are_the_rows_of_a_model_that_reads_masks(data):
     masked, all_masked = (config(), config())
     for one, ratio in ((masked, 0.25), (all_masked, 1.0)):
         one.model = BERT4RecConfig(dim=16, max_length=8, mask_ratio=ratio, last_only=0.0)
-    some, every = (cheaper_loss(one, data, 16, World()) for one in (masked, all_masked))
+    some, every = (cheaper(one, data, World()) for one in (masked, all_masked))
     rows = [int(re.search(r"\(([\d,]+) rows", one.why)[1]) for one in (some, every)]
     assert rows[1] == -(-data.num_train // 8)
     # 60 windows of 2 to 8 items, or so: in one of six nothing is masked by chance, and one is all the same.

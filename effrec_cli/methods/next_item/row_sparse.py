@@ -9,11 +9,11 @@ from effrec_kernels.buckets import bucket_sizes
 from torch import nn
 
 from effrec_cli.backbone import model_for
-from effrec_cli.data.types import RecData
+from effrec_cli.data.next_item import NextItemBatches
 from effrec_cli.errors import ConfigError
 from effrec_cli.methods.next_item.choice import Choice
 from effrec_cli.methods.next_item.losses import tile_stride
-from effrec_cli.methods.next_item.windows import Step, windows_for
+from effrec_cli.methods.next_item.windows import Step
 from effrec_cli.schema import Config
 from effrec_cli.schema.row_sparse import PATH, row_sparse_problems
 
@@ -28,7 +28,7 @@ enough to be worth that what no one drew stands still.
 """
 
 
-def rows_of_step(config: Config, data: RecData, shares: int = 1) -> int:
+def rows_of_step(config: Config, windows: NextItemBatches, num_items: int, shares: int = 1) -> int:
     """Returns how many rows of the item table a step of method cce draws, counted as often as it does.
 
     Each group's negatives and the targets, or what SCE's buckets hold; and the items that are read, in an
@@ -36,15 +36,16 @@ def rows_of_step(config: Config, data: RecData, shares: int = 1) -> int:
     where windows are read with it, each of its places is a row more.
 
     Args:
-        config: checked settings, `method.batch_size` known.
-        data: what is trained on.
+        config: checked settings.
+        windows: what is trained on.
+        num_items: V, size of the catalogue.
         shares: micro-batches that the step is cut into, those of all ranks.
     """
-    step, own = Step.of(windows_for(config, data)), config.method
+    step, own = Step.of(windows), config.method
     if own.loss == "sce":
         targets = math.ceil(step.targets / shares)
         number, rows = bucket_sizes(targets, own.sce_buckets, own.sce_targets)
-        return shares * number * (rows + min(own.sce_items, data.num_items)) + step.items
+        return shares * number * (rows + min(own.sce_items, num_items)) + step.items
     return _groups(config, step, shares) * int(own.num_negatives) + step.targets + step.items
 
 
@@ -58,7 +59,7 @@ def _groups(config: Config, step: Step, shares: int) -> int:
     return {"row": step.targets, "sequence": step.windows, "batch": shares}[own.sharing]
 
 
-def pays(config: Config, data: RecData) -> Choice[bool]:
+def pays(config: Config, windows: NextItemBatches, num_items: int) -> Choice[bool]:
     """Returns whether rows alone should move: they can, and a step draws few against the catalogue.
 
     Counted as if the step were not cut, so that ranks and micro-batches change nothing of what is learnt.
@@ -67,12 +68,10 @@ def pays(config: Config, data: RecData) -> Choice[bool]:
     if refusal is not None:
         why = refusal.removeprefix(f"{PATH.rpartition('.')[2]}=").rstrip(".")
         return Choice(False, f"false, for {why[0].lower()}{why[1:]}")
-    drawn, most = rows_of_step(config, data), math.floor(LARGEST_SHARE * data.num_items)
+    drawn, most = rows_of_step(config, windows, num_items), math.floor(LARGEST_SHARE * num_items)
     few = drawn <= most
     value, than = ("true", "no more than") if few else ("false", "more than")
-    return Choice(
-        few, f"{value}, for a step draws {drawn:,} rows, {than} a quarter of {data.num_items:,} items"
-    )
+    return Choice(few, f"{value}, for a step draws {drawn:,} rows, {than} a quarter of {num_items:,} items")
 
 
 def _refusal(config: Config) -> str | None:
