@@ -8,6 +8,7 @@ from encoder_helpers import LENGTHS, built, close, contents, gradients, layouts
 from effrec_cli.data.contents import Contents
 from effrec_cli.data.words import NUM_WORDS, splitter, words_of
 from effrec_cli.errors import DataError
+from effrec_cli.models.encoders.pooling import Pooling
 
 KINDS = [
     pytest.param({"tokenizer": "dataset"}, id="tokens"),
@@ -75,6 +76,19 @@ def test_vectors_are_float32_under_autocast_and_gradients_point_where_exact_ones
     flat = [torch.cat([found[name].flatten() for name in exact]) for found in (exact, half)]
     assert not torch.equal(*flat)
     assert torch.cosine_similarity(*flat, dim=0) >= 0.999
+
+
+@pytest.mark.parametrize("kind", ["mean", "cls", "attention"])
+def test_half_precision_ends_where_states_are_pooled(kind):
+    pooling = Pooling(8, kind)
+    states = torch.randn(3, 5, 8).bfloat16()
+    real = torch.arange(5) < torch.tensor([[5], [1], [3]])
+    exact = pooling(states.float(), real)
+    assert exact.dtype == torch.float32
+    assert torch.equal(pooling(states, real), exact)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(pooling(states, real), exact)
+    assert torch.equal(pooling(states, torch.ones_like(real)), pooling(states, None))
 
 
 def test_contents_are_no_part_of_what_is_saved():
