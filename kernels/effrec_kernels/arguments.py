@@ -14,6 +14,7 @@ from .dispatch import which_kernel
 from .groups import num_sets
 from .popularity import Popularity
 from .problem import CORRECTIONS, Problem
+from .rng import check_key
 from .values import one_of, whole_number, yes_or_no
 
 
@@ -166,7 +167,7 @@ def _limit(ignore_index: int, rows: Tensor | None = None, sharing: str = "row") 
 
 def _state(hidden: Tensor, drawn: Stream) -> Tensor:
     """Returns seed and step as int64 [2] on the device: written there, so that nothing waits for a copy."""
-    seed, step = checks.check_key(drawn.seed, drawn.step)
+    seed, step = check_key(drawn.seed, drawn.step)
     if drawn.rng_state is not None:
         checks.check_state(drawn.rng_state, hidden, seed, step)
         # The caller may count on before backward draws again.

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from .arguments import Stream, chunk_room
-from .checks import check_key, check_reduction, check_row_offset, check_tensors
+from .checks import check_reduction, check_row_offset, check_tensors
 from .chunks import rows_at_once, slices
 from .evaluate import Reduction
 from .looks import check_targets
-from .rng import Key, Mapping, Words, fill
+from .rng import Key, Mapping, Words, check_key, fill
 from .sampled import sampled_cross_entropy
 from .values import whole_number, yes_or_no
 

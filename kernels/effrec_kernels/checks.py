@@ -11,7 +11,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from .popularity import Popularity
 from .problem import RUN, SAMPLERS, Problem
-from .rng import MASK, MAX_ITEMS
+from .rng import MAX_ITEMS
 from .tensors import FLOATS, INTEGERS, check_tensor, shape
 from .values import LOWEST, is_whole, not_negative, one_of, real_number, shown, whole_number
 
@@ -234,11 +234,6 @@ def check_temperature(temperature: float) -> float:
     if not 0 < number < math.inf:
         raise ValueError(f"temperature must be positive, not {temperature}")
     return number
-
-
-def check_key(seed: int, step: int) -> tuple[int, int]:
-    """Returns both; raises ValueError or TypeError where the generator's key and counter cannot hold them."""
-    return whole_number("seed", seed), whole_number("step", step, 0, MASK)
 
 
 def check_state(state: Tensor, hidden: Tensor, seed: int, step: int) -> None:

@@ -130,10 +130,15 @@ def draw_negatives(rows: Tensor, num_negatives: int, num_items: int, *, seed: in
         raise TypeError(f"rows must be int64 [M], not {rows.dtype} {shape(rows)}")
     number = whole_number("num_negatives", num_negatives, 0)
     items = whole_number("num_items", num_items, 1, MAX_ITEMS)
-    key = Key(whole_number("seed", seed), whole_number("step", step, 0, MASK))
+    key = Key(*check_key(seed, step))
     ids = torch.empty(len(rows), number, dtype=torch.int64, device=rows.device)
     fill(ids, rows, key, uniform(items))
     return ids
+
+
+def check_key(seed: int, step: int) -> tuple[int, int]:
+    """Returns both; raises ValueError or TypeError where the generator's key and counter cannot hold them."""
+    return whole_number("seed", seed), whole_number("step", step, 0, MASK)
 
 
 def uniform(num_items: int) -> Mapping:
