@@ -191,7 +191,8 @@ def test_with_transformers_a_gpus_encoder_is_bert_base_itself():
 
 def test_memory_cells_differ_in_the_batch_alone():
     for device in (CPU, torch.device("cuda")):
-        small, large = (cell for cell in gram.cells(Options(device)) if cell.name.startswith("batch of"))
+        cells = {cell.name: cell for cell in gram.cells(Options(device))}
+        small, large = cells[gram.SMALL_BATCH], cells[gram.LARGE_BATCH]
         assert large.parameters["windows"] == 8 * small.parameters["windows"]
         assert {**large.parameters, "windows": 0} == {**small.parameters, "windows": 0}
         assert small.peers == large.peers == gram.GROWING
