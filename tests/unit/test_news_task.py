@@ -147,6 +147,9 @@ def test_neither_blocks_nor_ranks_change_a_metric(monkeypatch):
     parts.clear()
     shares = [alone.judge(net, table, "valid", World(rank, 3)) for rank in range(3)]
     assert shares[-1] == of_one  # to the last bit: blocks are dealt whole
+    judged = [int(part[0, -1]) for part in parts]
+    assert sum(judged) == alone.protocol()["impressions"]["valid"]
+    assert min(judged) > 0
 
 
 def test_nan_is_refused():
