@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from effrec_cli.data.atomic import locked, new_folder
 from effrec_cli.data.cache import BadCache, open_array, read_manifest, write_arrays, write_manifest
 from effrec_cli.data.tokens import TokenTable, table_of
+from effrec_cli.errors import EnvironmentFault
 
 Split = Callable[[Sequence[str]], list[list[int]]]
 Say = Callable[[str], None]
@@ -37,19 +38,32 @@ def tokenised(
         identity: tells `split` from all others that would give other tokens.
         num_words: words of its vocabulary.
         pad: the token that fills up.
-        folder: where tokens are kept, each in a folder named by what it was made of; None keeps nothing.
+        folder: where tokens are kept, each in a folder named by what it was made of; None keeps nothing, and
+            one that cannot be written costs splitting again.
         say: receives a line when texts are split.
     """
     if folder is None:
         return _split(texts, split, num_words, pad)
     kept = folder / f"tokens-{_digest(texts, f'{identity} {num_words} {pad}')}"
-    with locked(kept.with_suffix(".lock"), say, "splitting the same texts"):
-        try:
-            return _open(kept)
-        except BadCache:
-            say(f"Splitting {len(texts):,} texts into tokens, once.")
-            _write(kept, _split(texts, split, num_words, pad))
-            return _open(kept)
+    try:
+        return _open(kept)
+    except BadCache:
+        say(f"Splitting {len(texts):,} texts into tokens, once.")
+    try:
+        with locked(kept.with_suffix(".lock"), say, "splitting the same texts"):
+            return _open_or_write(kept, lambda: _split(texts, split, num_words, pad))
+    except EnvironmentFault as fault:
+        say(f"The tokens are not kept. {fault.what}")
+        return _split(texts, split, num_words, pad)
+
+
+def _open_or_write(folder: Path, make: Callable[[], TokenTable]) -> TokenTable:
+    """Returns what another process has written in the meantime, or makes and writes it."""
+    try:
+        return _open(folder)
+    except BadCache:
+        _write(folder, make())
+        return _open(folder)
 
 
 def _split(texts: NDArray[Any], split: Split, num_words: int, pad: int) -> TokenTable:

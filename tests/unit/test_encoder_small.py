@@ -7,7 +7,7 @@ from encoder_helpers import LENGTHS, built, close, contents, gradients, layouts
 
 from effrec_cli.data.contents import Contents
 from effrec_cli.data.words import NUM_WORDS, splitter, words_of
-from effrec_cli.errors import DataError
+from effrec_cli.errors import DataError, EnvironmentFault
 from effrec_cli.models.encoders.pooling import Pooling
 
 KINDS = [
@@ -166,3 +166,15 @@ def test_words_are_split_once(tmp_path):
     tables = [built(cache=tmp_path, said=said, tokenizer="own").rows.tokens for _ in range(2)]
     assert said == ["Splitting 12 texts into tokens, once."]
     assert torch.equal(*tables)
+
+
+def test_a_folder_that_cannot_be_written_costs_splitting_again(tmp_path, monkeypatch):
+    def closed(path, value):
+        raise EnvironmentFault("Cannot write there: Read-only file system.")
+
+    monkeypatch.setattr("effrec_cli.data.tokenise.write_manifest", closed)
+    said = []
+    encoder = built(cache=tmp_path, said=said, tokenizer="own")
+    assert torch.equal(encoder.rows.tokens, built(tokenizer="own").rows.tokens)
+    assert said[1] == "The tokens are not kept. Cannot write there: Read-only file system."
+    assert not list(tmp_path.glob("tokens-*/*"))
