@@ -140,8 +140,9 @@ def unpack_optimizer(
     for key, value in {**tensors, **plain}.items():
         parameter, _, name = key.partition(".")
         state.setdefault(int(parameter), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
+    own, groups = optimizer.param_groups, optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.param_groups = own  # not copies of them: whoever sets learning rates knows these
 
 
 def _write_parts(draft: Path, checkpoint: Checkpoint) -> None:

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 TOY = Path(__file__).with_name("toy.py")
-SETTINGS = {"run__checkpoint_every_steps": 2, "run__accumulate": 2, "run__clip_norm": 0.5, "run__patience": 2}
+SETTINGS = {
+    "run__checkpoint_every_steps": 2,
+    "run__accumulate": 2,
+    "run__clip_norm": 0.5,
+    "run__patience": 2,
+    "optimizer__schedule": "cosine",
+    "optimizer__warmup_steps": 3,
+}
 
 # Moments to break at. A run of these settings does about 100 fsyncs and 40 renames.
 KILLS = [
