@@ -30,7 +30,7 @@ from effrec_cli.schema.dataset_mind import MindConfig
 
 _CHUNK_ROWS = 1 << 20
 _LONGEST_TITLE = 512
-"""Characters of a title in the catalogue; one long text would widen the array of all."""
+"""Characters of a text in the catalogue of rankings; one long text would widen the array of all."""
 
 
 class MindSource:
@@ -149,10 +149,10 @@ class MindSource:
         return self._read
 
     def titles(self, item_ids: NDArray[Any]) -> NDArray[Any] | None:
-        """Returns the titles of these raw item ids."""
+        """Returns the beginnings of the texts of these raw item ids."""
         news, _ = self._tables()
-        titles = news.titles[lookup(news.ids, item_ids)].tolist()
-        return np.array([title[:_LONGEST_TITLE] for title in titles], dtype=np.str_)
+        texts = news.texts[lookup(news.ids, item_ids)].tolist()
+        return np.array([text[:_LONGEST_TITLE] for text in texts], dtype=np.str_)
 
     def side(self, data: RecData) -> dict[str, NDArray[Any]]:
         """Returns the n impressions, over news of their own: most candidates nobody ever clicked.

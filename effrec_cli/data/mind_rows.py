@@ -93,12 +93,10 @@ class News:
 
     Attributes:
         ids: strings [V].
-        titles: strings [V].
         texts: strings [V], what the settings take for the items' text.
     """
 
     ids: NDArray[Any]
-    titles: NDArray[Any]
     texts: NDArray[Any]
 
 
@@ -143,20 +141,18 @@ def read_news(paths: Sequence[Path], text: str, bad: BadRows) -> News:
         DataError: a malformed row, or no body where one is asked for.
     """
     wanted = text.split("_")
-    about: dict[str, tuple[str, str]] = {}
+    about: dict[str, str] = {}
     for path in paths:
         names = _news_columns(path, BODY in wanted)
         columns = [Column(name, name, Text(required=name == "id")) for name in ("id", *wanted)]
         for block in read_delimited(path, Dialect("\t", names, quoted=False), columns, bad):
             texts = zip(*(block[name].tolist() for name in wanted), strict=True)
-            joined = (" ".join(filter(None, row)) for row in texts)
-            rows = zip(block["title"].tolist(), joined, strict=True)
-            for item, row in zip(block["id"].tolist(), rows, strict=True):
-                about.setdefault(item, row)
+            for item, row in zip(block["id"].tolist(), texts, strict=True):
+                about.setdefault(item, " ".join(filter(None, row)))
     ids = sorted(about)
-    titles, bodies = np.empty(len(ids), dtype=object), np.empty(len(ids), dtype=object)
-    titles[:], bodies[:] = [about[item][0] for item in ids], [about[item][1] for item in ids]
-    return News(np.array(ids, dtype=np.str_), titles, bodies)
+    found = np.empty(len(ids), dtype=object)
+    found[:] = [about[item] for item in ids]
+    return News(np.array(ids, dtype=np.str_), found)
 
 
 class BehaviorReader:

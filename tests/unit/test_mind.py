@@ -101,8 +101,10 @@ ABSTRACTS = ["Hot.", "Two teams meet.", "", "Much of it, they say.", "Cold."]
 
 def test_text_is_the_title_or_also_the_abstract(folder, tmp_path):
     assert contents_of_impressions(prepared(folder, tmp_path)).texts.tolist() == TITLES
-    both = contents_of_impressions(prepared(folder, tmp_path, text="title_abstract")).texts.tolist()
-    assert both == [" ".join(filter(None, pair)) for pair in zip(TITLES, ABSTRACTS, strict=True)]
+    data = prepared(folder, tmp_path, text="title_abstract")
+    both = [" ".join(filter(None, pair)) for pair in zip(TITLES, ABSTRACTS, strict=True)]
+    assert contents_of_impressions(data).texts.tolist() == both
+    assert data.items.titles.tolist() == [both[ids.tolist().index(item)] for item in data.items.ids.tolist()]
 
 
 def test_a_body_is_read_where_there_is_one(folder, tmp_path):
