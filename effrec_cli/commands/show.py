@@ -110,7 +110,15 @@ def protocol_words(protocol: dict[str, Any]) -> str:
     inside = split if isinstance(split, dict) else {"kind": split}
     kind = [str(inside["kind"])] if "kind" in inside else []
     words = [*kind, *(f"{key} {inside[key]}" for key in inside if key != "kind")]
-    return ", ".join([*words, *(f"{key}: {protocol[key]}" for key in said)])
+    return ", ".join([*words, *(f"{key}: {_plain(protocol[key])}" for key in said)])
+
+
+def _plain(value: Any) -> str:
+    """Returns a value of a stamp in words, settings inside it in brackets."""
+    if not isinstance(value, dict):
+        return str(value)
+    inner = ((key, _plain(each), isinstance(each, dict)) for key, each in value.items())
+    return ", ".join(f"{key} ({words})" if nested else f"{key} {words}" for key, words, nested in inner)
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:

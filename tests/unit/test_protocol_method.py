@@ -10,6 +10,7 @@ from test_cce import chain
 
 from effrec_cli import result, trial
 from effrec_cli.app import main
+from effrec_cli.commands.show import protocol_words
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.ranking import rank_cases
 from effrec_cli.methods.base import Method
@@ -134,6 +135,12 @@ def test_a_finished_run_recommends_only_where_it_can(run, capsys):
     assert not any("effrec recommend" in line for line in tables.next_commands(found, run))
     ranked = replace(found, protocol={"candidates": "full"})
     assert any("effrec recommend" in line for line in tables.next_commands(ranked, run))
+
+
+def test_a_stamp_is_told_in_words():
+    parts = {"by_user": {"test_share": 0.1, "valid_share": 0.2}, "seed": 42}
+    told = protocol_words({"task": "answers", "parts": parts, "ks": [1]})
+    assert told == "task: answers, parts: by_user (test_share 0.1, valid_share 0.2), seed 42"
 
 
 def test_scores_of_new_items_stand_under_their_cut_offs():
