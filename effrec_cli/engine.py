@@ -26,7 +26,6 @@ from effrec_cli.loop.feeder import Feeder
 from effrec_cli.loop.finite import Failure
 from effrec_cli.loop.lost import lost_seconds
 from effrec_cli.loop.primitives import Primitives
-from effrec_cli.loop.seeds import mix, plant
 from effrec_cli.loop.selection import Selection
 from effrec_cli.loop.totals import Totals
 from effrec_cli.optim import learning_rate
@@ -36,6 +35,7 @@ from effrec_cli.report.progress import Progress
 from effrec_cli.runfolder import INTERRUPTED, RUNNING, RunFolder
 from effrec_cli.schema import Config
 from effrec_cli.schema.protocols import monitor_of
+from effrec_cli.seeds import mix, plant
 from effrec_cli.tensorfile import move_to
 
 if TYPE_CHECKING:

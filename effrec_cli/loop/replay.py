@@ -9,7 +9,7 @@ from torch import Tensor
 
 from effrec_cli.data.batches import Batches, Share
 from effrec_cli.loop.finite import Failure
-from effrec_cli.loop.seeds import mix
+from effrec_cli.seeds import mix
 from effrec_cli.tensorfile import write_tensors
 
 BATCH = "failed_batch.safetensors"

@@ -10,7 +10,6 @@ from effrec_cli.data.batches import PAD_ITEM, Batch, Share
 from effrec_cli.data.next_item import part_of
 from effrec_cli.distributed import World
 from effrec_cli.loop.primitives import Primitives
-from effrec_cli.loop.seeds import mix, plant
 from effrec_cli.methods.content.chunks import Limits
 from effrec_cli.methods.content.encoding import Encoding
 from effrec_cli.methods.content.items import ItemBatches
@@ -20,6 +19,7 @@ from effrec_cli.methods.content.rate import EncoderRate
 from effrec_cli.methods.content.single_step import SingleStep
 from effrec_cli.schema import OptimizerConfig
 from effrec_cli.schema.method_gram import GRAMConfig
+from effrec_cli.seeds import mix, plant
 
 ITEMS, USERS, LENGTH, DIM, WORDS = 12, 10, 6, 5, 17
 MODES = {

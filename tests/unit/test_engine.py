@@ -436,7 +436,7 @@ def test_the_failing_step_can_be_run_again(tmp_path):
     clean.loop()
     kept, _ = read_tensors(tmp_path / "failed_model.safetensors")
     assert same(kept, weights(clean))
-    from effrec_cli.loop.seeds import mix
+    from effrec_cli.seeds import mix
 
     assert note["torch_seeds"] == {f"rank0.micro{micro}": mix(1, 6, 0, micro) for micro in (0, 1)}
 

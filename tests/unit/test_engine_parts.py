@@ -14,8 +14,8 @@ from toy import ToyBatches
 
 from effrec_cli.data.batches import Share
 from effrec_cli.loop.feeder import AHEAD, Feeder
-from effrec_cli.loop.seeds import mix
 from effrec_cli.report.progress import Progress, duration
+from effrec_cli.seeds import mix
 
 CPU = torch.device("cpu")
 

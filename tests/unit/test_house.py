@@ -77,6 +77,7 @@ MAY_IMPORT = {
         "precision",
         "schema",
         "optim",
+        "seeds",
     },
 }
 

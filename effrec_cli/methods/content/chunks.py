@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from effrec_cli.loop.seeds import mix
+from effrec_cli.seeds import mix
 
 Int64 = NDArray[np.int64]
 

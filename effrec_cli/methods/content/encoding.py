@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effrec_cli.distributed import World
-from effrec_cli.loop.seeds import plant
 from effrec_cli.methods.content.chunks import Chunk, Limits, plan
+from effrec_cli.seeds import plant
 
 Int64 = NDArray[np.int64]
 Context = Callable[[], AbstractContextManager[Any]]

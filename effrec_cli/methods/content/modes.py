@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from effrec_cli.data.batches import Batch
-from effrec_cli.loop.seeds import mix
 from effrec_cli.methods.content.encoding import Context, Encoding, Int64
 from effrec_cli.methods.content.items import ITEMS, PART
 from effrec_cli.methods.content.rate import EncoderRate
 from effrec_cli.methods.content.task import ContentTask
+from effrec_cli.seeds import mix
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from effrec_cli.data.batches import Batch
 from effrec_cli.errors import ConfigError
-from effrec_cli.loop.seeds import mix
 from effrec_cli.methods.content.chunks import Chunk, Int64, Limits, packed
 from effrec_cli.methods.content.cycle import Cycle
 from effrec_cli.methods.content.modes import Mode, Parts, rows_of
 from effrec_cli.methods.content.probe import Probe
 from effrec_cli.methods.content.selection import chosen
+from effrec_cli.seeds import mix
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine

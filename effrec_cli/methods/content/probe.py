@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effrec_cli.data.batches import Share
-from effrec_cli.loop.seeds import mix
 from effrec_cli.methods.content.encoding import seeded
 from effrec_cli.methods.content.modes import rows_of
+from effrec_cli.seeds import mix
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine
