@@ -29,7 +29,7 @@ def part_files(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: a part is missing, or is an archive, which is not read where it is.
     """
-    found = {}
+    found: dict[str, Path] = {}
     for part, home in homes(folder).items():
         if home.is_file():
             raise DataError(
