@@ -1,5 +1,7 @@
 """The built-in encoder, and what holds for every encoder however items are put together."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,13 @@ def test_an_item_without_a_word_has_a_vector_of_its_leading_token():
     encoder = built(given=Contents(texts=np.array(["", "some words"])))
     assert encoder.costs.tolist() == [1, 3]
     assert encoder(torch.tensor([0, 1]), 3).isfinite().all()
+
+
+def test_the_built_in_encoder_needs_no_further_package(monkeypatch):
+    for package in ("transformers", "peft", "huggingface_hub", "tokenizers"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for settings in ({}, {"tokenizer": "own"}, {"modality": "image"}, {"train": "top", "top_layers": 1}):
+        assert built(**settings)(torch.tensor([1]), 100 if "modality" in settings else 4).isfinite().all()
 
 
 def test_no_items_make_no_vectors():

@@ -245,19 +245,21 @@ def _read_json(path: Path) -> dict[str, Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Holds back the lines and bars of the packages below, whose faults become errors of ours."""
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils import logging as of_hub
+    from huggingface_hub import utils as of_hub
     from transformers.utils import logging as of_models
 
-    levels = of_models.get_verbosity(), of_hub.get_verbosity()
+    levels = of_models.get_verbosity(), of_hub.logging.get_verbosity()
+    bars = of_models.is_progress_bar_enabled(), not of_hub.are_progress_bars_disabled()
     of_models.set_verbosity_error()
-    of_hub.set_verbosity_error()
-    disable_progress_bars()
+    of_hub.logging.set_verbosity_error()
     of_models.disable_progress_bar()
+    of_hub.disable_progress_bars()
     try:
         yield
     finally:
         of_models.set_verbosity(levels[0])
-        of_hub.set_verbosity(levels[1])
-        enable_progress_bars()
-        of_models.enable_progress_bar()
+        of_hub.logging.set_verbosity(levels[1])
+        if bars[0]:
+            of_models.enable_progress_bar()
+        if bars[1]:
+            of_hub.enable_progress_bars()
