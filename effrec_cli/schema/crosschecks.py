@@ -130,8 +130,13 @@ def _cce(config: Config) -> Iterator[Problem]:
 
 
 def _gram(config: Config) -> Iterator[Problem]:
-    if isinstance(config.method, GRAMConfig):
-        yield from gram_problems(config.method, task_of(config))
+    own, precision = config.method, config.run.precision
+    if not isinstance(own, GRAMConfig):
+        return
+    yield from gram_problems(own, task_of(config))
+    if (own.mode, own.learns_by) == ("multi_step", "regress") and precision in ("bf16", "fp16"):
+        what = f"update=regress subtracts vectors that differ by a gradient, which {precision} rounds away."
+        yield Problem("run.precision", what, fix="run.precision=fp32, or method.update=inject_multi")
 
 
 def _sparse_rows(config: Config) -> Iterator[Problem]:

@@ -146,7 +146,7 @@ def _multi_step(own: GRAMConfig) -> Iterator[Problem]:
     if own.update == "regress" and own.drift == 0:
         what = "regress fits the encoder to where vectors have moved: without drift nothing is to learn."
         yield Problem("method.drift", what, fix="method.drift=1, or method.update=inject_multi")
-    if own.update_share == 1 and own.update_by != "gradient":
+    if own.update_share == 1 and own.update_by != "gradient" and own.learns_by != "regress":
         what = f"update_by={own.update_by} would do nothing: with update_share=1 no item has to wait."
         yield Problem("method.update_by", what, fix="method.update_share=0.5, or leave update_by out")
     if own.adapt_period and not own.probe_every:
