@@ -6,22 +6,24 @@ import numpy as np
 import pytest
 import torch
 from content_helpers import ITEMS, distance, flat
-from content_ranks import CASES, DRAWN, KINDS, TOGETHER, one_rank, run_case
+from content_ranks import CASES, DRAWN, KINDS, OF_SIZE, TOGETHER, one_rank, run_case
 
 from effrec_cli.methods.content.chunks import Limits, plan
 from effrec_cli.methods.gram import GRAM
 
-SIZES = (2, 4)
-EACH_SIZE = pytest.mark.parametrize("size", SIZES)
+EACH_SIZE = pytest.mark.parametrize("size", OF_SIZE)
+EACH_CASE = pytest.mark.parametrize(
+    ("size", "name"), [(size, name) for size, names in OF_SIZE.items() for name in names]
+)
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """Returns what every rank found, by the number of ranks."""
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(one_rank, (str(folder), SIZES), nprocs=max(SIZES))
+    torch.multiprocessing.spawn(one_rank, (str(folder),), nprocs=max(OF_SIZE))
     load = lambda size, rank: torch.load(folder / f"{size}.{rank}.pt", weights_only=False)  # noqa: E731
-    return {size: [load(size, rank) for rank in range(size)] for size in SIZES}
+    return {size: [load(size, rank) for rank in range(size)] for size in OF_SIZE}
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +49,7 @@ def apart(found, true):
     )
 
 
-@EACH_SIZE
-@pytest.mark.parametrize("name", CASES)
+@EACH_CASE
 def test_ranks_train_as_one_process_on_the_union(name, size, ranks, alone):
     true = alone(name)
     every = [rank[name] for rank in ranks[size]]
@@ -60,8 +61,7 @@ def test_ranks_train_as_one_process_on_the_union(name, size, ranks, alone):
         assert (one["updates"], one["period"]) == (true["updates"], true["period"])
 
 
-@EACH_SIZE
-@pytest.mark.parametrize("name", CASES)
+@EACH_CASE
 def test_weights_stay_the_same_on_all_ranks(name, size, ranks):
     first, *others = [rank[name]["weights"] for rank in ranks[size]]
     for other in others:
@@ -104,9 +104,9 @@ def test_a_rank_without_samples_takes_part_in_every_mode():
 
 @EACH_SIZE
 def test_a_rank_may_own_nothing(size, ranks):
-    owners = [bool(rank["fused, one item"]["calls"]) for rank in ranks[size]]
+    owners = [bool(rank["recomputed, one item"]["calls"]) for rank in ranks[size]]
     assert sum(owners) == 1
-    assert not any(rank["fused, no item"]["calls"] for rank in ranks[size])
+    assert not any(rank["recomputed, no item"]["calls"] for rank in ranks[size])
 
 
 @EACH_SIZE
