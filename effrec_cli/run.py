@@ -97,9 +97,9 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
     tell, meter = _teller(folder, world), CostMeter(world.device)
     with meter.beside("data"):
         data = load(config.dataset, Path(config.data_root), tell)
-    tell(_what_is_trained(config, data, world))
     with outofmemory.explained(config, world.device):
         method, batches, data = _build(config, data, world, folder)
+    tell(_what_is_trained(config, data, method, world))
     engine = Engine(
         method=method,
         batches=batches,
@@ -288,12 +288,12 @@ def _build(
     return method, batches, data
 
 
-def _what_is_trained(config: Config, data: RecData, world: World) -> str:
+def _what_is_trained(config: Config, data: RecData, method: Method, world: World) -> str:
     model = "" if config.model.name == "none" else f" ({config.model.name})"
     ranks = f" x {world.size}" if world.size > 1 else ""
     return (
         f"{config.method.name}{model} on {data.name}: {data.num_users:,} users, {data.num_items:,} items, "
-        f"{data.num_train:,} training rows; {env.device_name(world.device)}{ranks}"
+        f"{method.training_rows:,} training rows; {env.device_name(world.device)}{ranks}"
     )
 
 
