@@ -53,7 +53,7 @@ def test_every_row_is_an_answer_by_user_and_time(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right", "above"), [("-1", "1", 0), ("0.2", "0.75", 0.5), ("1", "5", 3), ("0", "1", None)]
+    ("wrong", "right", "above"), [("-1", "1", 0), ("0.2", "0.75", 0.5), ("3", "5", 3), ("0", "1", None)]
 )
 def test_what_counts_as_right_is_above_a_number(tmp_path, wrong, right, above):
     lines = [
@@ -64,6 +64,13 @@ def test_what_counts_as_right_is_above_a_number(tmp_path, wrong, right, above):
     ]
     data = loaded(tmp_path, written(tmp_path, "\n".join(lines) + "\n"), label_above=above)
     assert as_rows(data) == EXPECTED
+
+
+def test_the_careful_reader_draws_the_line_at_the_same_number(tmp_path):
+    """A malformed row makes it read the whole block."""
+    path = written(tmp_path, "user,item,time,right\n1,a,1,3\n1,b,x,5\n1,c,3,4\n")
+    data = loaded(tmp_path, path, label_above=3, bad_rows="drop")
+    assert as_rows(data) == [(1, "a", 0, 1), (1, "c", 1, 3)]
 
 
 def test_labels_may_be_above_a_number_too(tmp_path):
