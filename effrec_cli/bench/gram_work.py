@@ -96,6 +96,8 @@ class Work:
         """Does a few steps, and the encoder's update that they lead to."""
         self.run(WARM_UP_STEPS)
         self.mode.settle(self.engine)
+        counts = self.mode.parts.encoding.encoded
+        counts.update(dict.fromkeys(counts, 0))  # what settling encoded no step has reported
         self.encoded = 0.0
 
     def figures(self) -> dict[str, float]:

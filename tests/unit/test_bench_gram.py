@@ -29,6 +29,7 @@ def named(work):
 @pytest.mark.parametrize("peer", gram.PEERS)
 def test_each_mode_encodes_exactly_what_it_must(cell, peer):
     work = work_of(cell, peer)
+    work.warm_up()
     work.run()
     unique = [len(np.unique(np.concatenate(micros))) for micros in named(work)]
     places = work.interactions
