@@ -8,19 +8,14 @@ from effrec_cli import registry
 from effrec_cli.app import main
 from effrec_cli.schema.method_cce import LOSSES
 
-TINY = [
-    "dataset.num_users=120",
-    "dataset.num_items=80",
-    "run.max_epochs=1",
-    "run.device=cpu",
-    "evaluation.ks=[5,10]",
-]
+SMALL = ["dataset.num_users=120", "dataset.num_items=80", "run.max_epochs=1", "run.device=cpu"]
+TINY = [*SMALL, "evaluation.ks=[5,10]"]
 SMALL_MODEL = ["model.dim=16", "model.num_layers=1", "model.max_length=20", "method.num_negatives=15"]
 
 
-def train(tmp_path, *overrides):
+def train(tmp_path, *overrides, tiny=TINY):
     folder = tmp_path / "run"
-    assert main(["train", f"data_root={tmp_path / 'data'}", f"run.dir={folder}", *TINY, *overrides]) == 0
+    assert main(["train", f"data_root={tmp_path / 'data'}", f"run.dir={folder}", *tiny, *overrides]) == 0
     return json.loads((folder / "result.json").read_text())
 
 
@@ -42,7 +37,22 @@ def test_every_loss_trains(loss, tmp_path):
     assert result["cost"]["flops_per_sample"] > 0
 
 
-@pytest.mark.parametrize("model", sorted(set(registry._BUILT_IN["models"]) - {"none"}))
+def models_of(task, others=False):
+    """Returns the models that a task feeds, or those with a network that it does not."""
+    tasks = {name: row.tasks for name, row in registry._BUILT_IN["models"].items() if name != "none"}
+    return sorted(name for name, fed in tasks.items() if (task in fed) != others)
+
+
+@pytest.mark.parametrize("model", models_of("next_item", others=True))
+def test_every_model_over_contents_trains_and_is_judged_by_its_own_protocol(model, tmp_path):
+    result = train(tmp_path, "method=gram", f"model={model}", "method.encoder.dim=16", tiny=SMALL)
+    assert result["model"] == model
+    assert result["config"]["evaluation"]["monitor"] == "auc"
+    assert 0 <= result["metrics"]["test"]["auc"] <= 1
+    assert result["protocol"]["task"] in registry.row("models", model).tasks
+
+
+@pytest.mark.parametrize("model", models_of("next_item"))
 def test_every_model_trains(model, tmp_path):
     result = train(tmp_path, "method=cce", f"model={model}", *SMALL_MODEL)
     assert result["model"] == model
