@@ -1,0 +1,123 @@
+"""Runs of method gram through the front door: every verb, two processes, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+SMALL = [
+    "method=gram",
+    "model=dkt",
+    "model.max_length=12",
+    "model.dropout=0",
+    "method.batch_size=16",
+    "method.encoder.dim=8",
+    "method.encoder.dropout=0",
+    "method.encoder.batch_tokens=256",
+    "dataset.num_users=90",
+    "dataset.num_items=40",
+    "run.max_epochs=1",
+    "run.log_every=1",
+    "run.device=cpu",
+]
+
+
+def result(folder):
+    return json.loads(Path(folder, "result.json").read_text())
+
+
+def records(folder, kind):
+    lines = Path(folder, "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def test_every_verb_works_with_a_run(effrec):
+    """Trained, shown, judged again, compared with another mode, told to go on, and looked at before."""
+    for name, mode in (("one", "single_step"), ("many", "multi_step")):
+        done = effrec("train", *SMALL, f"method.mode={mode}", f"run.dir=runs/{name}")
+        assert done.code == 0, done.err
+    trained = result("runs/one")
+    report = effrec("validate", "--json", *SMALL)
+    assert report.code == 0, report.err
+    assert json.loads(report.out)["parameters"]["all"] == trained["cost"]["parameters"]["all"]
+
+    judged = effrec("evaluate", "runs/one", "--json")
+    assert judged.code == 0, judged.err
+    assert json.loads(judged.out)["metrics"] == pytest.approx(trained["metrics"]["test"], abs=1e-6)
+
+    shown = effrec("show", "runs/one")
+    assert shown.code == 0, shown.err
+    assert f"{trained['metrics']['test']['auc']:.4f}" in shown.out
+    compared = effrec("compare", "runs/one", "runs/many")
+    assert compared.code == 0, compared.err
+    assert "auc" in compared.out
+    assert "multi_step" in compared.out
+
+    before = Path("runs/one/model.safetensors").read_bytes()
+    assert effrec("resume", "runs/one").code == 0
+    assert Path("runs/one/model.safetensors").read_bytes() == before
+
+
+def test_encodings_of_a_step_are_its_items_not_its_places(effrec):
+    """And a second encoding is counted apart (papers/gram, test 20)."""
+    counts = {}
+    modes = {"e2e": [], "e2e_dedup": [], "single_step": ["method.recompute=true"], "frozen": []}
+    for mode, more in modes.items():
+        done = effrec("train", *SMALL, f"method.mode={mode}", *more, f"run.dir={mode}", "run.max_steps=3")
+        assert done.code == 0, done.err
+        steps = records(mode, "train")
+        counts[mode] = [(step["encoded_forward"], step["encoded_again"]) for step in steps]
+    for (places, _), (items, _), both, none in zip(*counts.values(), strict=True):
+        assert items <= 40 < places
+        assert both == (items, items)
+        assert none == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["method.mode=e2e_dedup"],
+        ["method.recompute=true"],
+        ["method.mode=frozen", "method.batch_size=3"],
+        ["method.mode=multi_step", "method.period=3", "method.update=inject_multi", "method.update_items=8"],
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_two_processes_train_and_judge_as_one(effrec, settings, monkeypatch):
+    """Shares of three windows leave a rank without any in an epoch's last step."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for ranks in (1, 2):
+        more = [f"run.devices={ranks}", f"run.dir=of{ranks}", "run.max_steps=8", "optimizer.schedule=cosine"]
+        done = effrec("train", *SMALL, *settings, *more)
+        assert done.code == 0, done.err
+    assert result("of2")["device"]["count"] == 2
+    for part, metrics in result("of1")["metrics"].items():
+        assert result("of2")["metrics"][part] == pytest.approx(metrics, abs=2e-4), part
+    for one, two in zip(records("of1", "train"), records("of2", "train"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+
+
+REFUSED = {
+    "a model that no content feeds": (["model=bert4rec"], 2, "bert4rec"),
+    "no model": (["model=none"], 2, "none"),
+    "no texts": (["dataset.side=[answers]"], 3, "neither titles nor images"),
+    "no answers": (["dataset.side=[text]"], 3, "no right and wrong answers"),
+    "no impressions": (["model=nrms", "dataset.side=[text]"], 3, "impressions"),
+    "regress in bf16": (
+        ["method.mode=multi_step", "method.update=regress", "run.precision=bf16"],
+        2,
+        "run.precision=fp32",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_train_is_refused_alike_by_validate(effrec, what):
+    overrides, code, said = REFUSED[what]
+    base = SMALL if "model" not in overrides[0] else [s for s in SMALL if not s.startswith("model")]
+    for verb in ("train", "validate"):
+        done = effrec(verb, *base, *overrides)
+        assert done.code == code, done.out + done.err
+        assert said in done.err + done.out
+        assert "fix" in done.err + done.out
+    assert not Path("outputs").exists() or not list(Path("outputs").iterdir())
