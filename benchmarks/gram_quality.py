@@ -6,7 +6,7 @@
 
 `record` trains each mode with each seed for MINUTES and no longer, on one thread, one run after the other or
 at most two at a time. It may be broken off (Ctrl-C) and called again with the same words: finished runs are
-left alone, begun ones go on. `table` writes `results/gram-quality-DATASET-DEVICE.json` of what is finished.
+left alone, begun ones go on. `table` writes `results/quality-gram-DATASET-DEVICE.json` of what is finished.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _cell(cell: tuple[Any, ...], modes: dict[str, list[dict[str, Any]]]) -> list
     for mode, runs in modes.items():
         samples = [run["test"] | _pace(run, best) for run in runs]
         name = f"{model}, {encoder}, {minutes:g} minutes"
-        suite = f"gram-quality-{dataset}"
+        suite = f"quality-gram-{dataset}"
         parameters = {"seeds": len(runs)}
         made.append(records.make_record(suite, name, mode, parameters, samples, UNITS) | {"runs": runs})
     return made

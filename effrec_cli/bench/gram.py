@@ -63,7 +63,7 @@ PEERS = {
     "multi_step, epoch, regress, fp32": _cycles("regress", "epochs"),
     "frozen": Peer({"mode": "frozen"}, PERIOD),
 }
-GROWING = (E2E, DEDUP, "single_step, recomputed")
+GROWING = (E2E, DEDUP, "single_step, fused", "single_step, recomputed")
 """Peers whose memory is looked at as the batch grows."""
 _AS_TOEIC = (E2E, DEDUP, "multi_step, epoch, inject_multi", "frozen")
 

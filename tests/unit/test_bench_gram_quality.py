@@ -52,7 +52,7 @@ def finished(quality, tmp_path):
         write_run(quality, runs / f"b{seed}", epoch, seed, [(10.0 * seed, 0.7), (20.0 * seed, 0.8)], 0.78)
         write_run(quality, runs / f"c{seed}", "frozen", seed, [(1.0, 0.65)], 0.6 + seed / 100)
     quality.main(["table", str(runs)])
-    (path,) = (tmp_path / "results").glob("gram-quality-toy-*.json")
+    (path,) = (tmp_path / "results").glob("quality-gram-toy-*.json")
     return {record["peer"]: record for record in quality.records.read(path)}
 
 
@@ -74,7 +74,7 @@ def test_scores_are_told_with_the_time_to_those_of_e2e(finished):
 
 
 def test_records_make_a_table(finished, tmp_path):
-    table = suite_tables("gram-quality-toy", tmp_path / "results")
+    table = suite_tables("quality-gram-toy", tmp_path / "results")
     assert "| dkt, built-in, 2 minutes: 2 seeds | e2e |" in table
     assert "to e2e's best, s" in table
 
