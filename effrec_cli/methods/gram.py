@@ -196,6 +196,12 @@ class GRAM(Method):
         assert engine.batches is not None
         return recompute_pays(self.encoding, engine, own.memory_share)
 
+    @property
+    def kernel(self) -> str | None:
+        """Who computes the task's loss, where kernels can: `torch`, `triton` or `reference`."""
+        kernel = getattr(self.content, "kernel", None)
+        return None if kernel is None else cast(str, kernel(self.encoding.device))
+
     def choices(self) -> dict[str, str]:
         """Returns what was left open and became what, and why, once it trains."""
         if self._recompute is None or self.config.method.recompute is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import effrec_kernels
@@ -30,6 +31,8 @@ from effrec_cli.schema.content_next_item import PATH, NextItemSettings
 
 FILTERS = {"sasrec": ContentSASRec}
 """What reads item vectors, by the model whose settings it has."""
+
+TOLD_OF_COLD = ("ndcg", "hr")
 
 COLUMNS = 8
 """Added to states and vectors for the correction; so many keep a width that matrix units like."""
@@ -140,7 +143,7 @@ class NextItem:
         """Returns the metrics of the full ranking; every rank calls it and gets the same.
 
         Those whose names end in `_cold` are of the cases whose targets training has never met, of which there
-        are `cases_cold`; both are left out where there are none.
+        are `cases_cold`; both are left out where there are none. Of these NDCG and hit rate are told.
 
         Args:
             filter: the model, in evaluation mode.
@@ -154,7 +157,8 @@ class NextItem:
         cold = cold_cases(self.data, cases, self.train_counts)
         if not len(cold):
             return found
-        of_cold = rank_cases(scorer, self.data, cold, settings, world=world)
+        told = [name for name in settings.metrics if name in TOLD_OF_COLD] or settings.metrics[:1]
+        of_cold = rank_cases(scorer, self.data, cold, replace(settings, metrics=told), world=world)
         return {
             **found,
             **{f"{name}_cold": value for name, value in of_cold.items()},
@@ -165,6 +169,16 @@ class NextItem:
         """Returns what ranks the catalogue, from vectors [V, d] of all its items."""
         length = self.config.model.max_length
         return SequenceScorer(_OverTable(filter, table), length, self.num_items, table.device)
+
+    def kernel(self, device: torch.device) -> str:
+        """Returns who computes the loss on `device`: `torch`, `triton` or `reference`.
+
+        Raises:
+            EnvironmentFault: the kernel asked for cannot run there.
+        """
+        with named_kernel(f"{PATH}.kernel"):
+            like = torch.zeros(1, device=device)
+            return effrec_kernels.which_kernel(self._own.kernel, like, full=self._own.loss == "cce")
 
     def protocol(self) -> dict[str, Any]:
         """Returns the stamp of the metrics: that of every other ranking."""
