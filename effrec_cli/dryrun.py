@@ -25,7 +25,7 @@ from effrec_cli.kept_settings import refuse_other_settings
 from effrec_cli.methods.base import Method
 from effrec_cli.runfolder import RunFolder, refuse_taken
 from effrec_cli.schema import Config
-from effrec_cli.standin import stand_in
+from effrec_cli.standin import SIDES, stand_in
 from effrec_cli.trial import Trial, try_run
 
 # Above these a try would cost more than it tells.
@@ -207,7 +207,8 @@ def _unprepared(config: Config, folder: Path, source: Source) -> tuple[Dataset, 
     users, items = getattr(settings, "num_users", None), getattr(settings, "num_items", None)
     if items is not None:
         drawn = Dataset(settings.name, "generated", str(folder), num_users=users, num_items=items)
-        return drawn, stand_in(items, settings.name)
+        image_size = getattr(settings, "image_size", 16)
+        return drawn, stand_in(items, settings.name, getattr(settings, "side", SIDES), image_size)
     size = getattr(source, load.BYTES_TO_READ, 0) or (folder_bytes(raw) if raw.is_dir() else 0)
     return Dataset(settings.name, "raw", str(folder), size), None
 

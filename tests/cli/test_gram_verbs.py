@@ -111,6 +111,30 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["method.mode=multi_step"],
+        ["method.mode=frozen", "method.encoder.modality=image"],
+        ["model=nrms", "model.max_length=50"],
+        ["model=sasrec", "model.dim=8"],
+    ],
+    ids=str,
+)
+def test_a_run_is_sized_before_its_data_are_there(effrec, settings):
+    """By contents, answers and impressions that stand in for the simulator's."""
+    base = SMALL if "model=" not in "".join(settings) else [s for s in SMALL if not s.startswith("model")]
+    done = effrec("validate", "--json", *base, *settings)
+    assert done.code == 0, done.out
+    report = json.loads(done.out)
+    assert report["ok"]
+    assert report["dataset"]["state"] == "generated"
+    assert report["parameters"]["all"] > 0
+    assert report["memory"]["total"] > report["memory"]["weights"]
+    assert not list(Path("data").rglob("*.npy")), "validating prepares nothing"
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_train_is_refused_alike_by_validate(effrec, what):
     overrides, code, said = REFUSED[what]
@@ -121,3 +145,13 @@ def test_what_cannot_train_is_refused_alike_by_validate(effrec, what):
         assert said in done.err + done.out
         assert "fix" in done.err + done.out
     assert not Path("outputs").exists() or not list(Path("outputs").iterdir())
+
+
+@pytest.mark.parametrize("what", [name for name in REFUSED if name.startswith("no ") and name != "no model"])
+def test_data_that_lack_what_is_needed_are_refused_before_they_are_drawn(effrec, what):
+    overrides, code, said = REFUSED[what]
+    base = SMALL if "model" not in overrides[0] else [s for s in SMALL if not s.startswith("model")]
+    done = effrec("validate", *base, *overrides)
+    assert done.code == code, done.out
+    assert said in done.err
+    assert not list(Path("data").rglob("*.npy"))
