@@ -79,6 +79,7 @@ DRAWN = {
     "regress": REGRESS | {"dropout": 0.4},
     "inject_single": ONE_UPDATE | {"dropout": 0.4},
 }
+MOVED = {"update": "inject_single", "period": 3}
 PLAIN_SGD = {"optimizer": torch.optim.SGD, "lr": 0.1}
 
 
@@ -159,6 +160,14 @@ def independent_draws(world):
     return seeds
 
 
+def in_mid_cycle(world):
+    """Returns the state after two steps of a cycle of three, its chunks to be encoded as they were."""
+    setup = Setup("multi_step", world=world, **PLAIN_SGD, **MOVED)
+    setup.steps(2)
+    setup.mode.replays = True
+    return {"weights": setup.weights(), "tensors": setup.mode.tensors(), "state": setup.mode.state()}
+
+
 @contextlib.contextmanager
 def met(folder, rank, size):
     """Joins `size` ranks; a rank that waits in vain gets an error after a minute."""
@@ -180,5 +189,6 @@ def one_rank(rank, folder):
             found = {name: run_case(world, **CASES[name]) for name in OF_SIZE[size]}
             found["drawn"] = {name: run_case(world, **case) for name, case in DRAWN.items()}
             found["averaged twice"] = run_case(world, mode="single_step", kind=AveragedTwice)
+            found["in mid-cycle"] = in_mid_cycle(world)
             found["seeds"] = independent_draws(world)
         torch.save(found, Path(folder, f"{size}.{rank}.pt"))

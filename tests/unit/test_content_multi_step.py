@@ -274,6 +274,41 @@ def test_a_resumed_run_goes_on_in_mid_cycle(update, dropout, at):
     assert [v for _, v in first.engine.notes + resumed.engine.notes] == [v for _, v in whole.engine.notes]
 
 
+def taken_over(first, **settings):
+    """Returns a setup that goes on from the state of another."""
+    resumed = multi(**settings)
+    for name, parameter in resumed.named():
+        parameter.data.copy_(first.weights()[name])
+    resumed.mode.load_tensors({name: t.clone() for name, t in first.mode.tensors().items()})
+    resumed.mode.load(first.mode.state())
+    resumed.engine.steps = first.engine.steps
+    return resumed
+
+
+def test_a_cycle_of_a_checkpoint_is_there_before_any_step_goes_on_from_it():
+    """A run resumed only to be validated, as one out of time is, gives the encoder what it is owed."""
+    settings = {"update": "inject_single", "period": 3, "probe_every": 1, "optimizer": torch.optim.SGD}
+    first = multi(**settings)
+    first.steps(2)
+    resumed = taken_over(first, **settings)
+    assert resumed.mode.state() == first.mode.state()
+    again, before = resumed.mode.tensors(), first.mode.tensors()
+    assert again.keys() == before.keys()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in before.items())
+    resumed = taken_over(first, **settings)
+    for setup in (first, resumed):
+        setup.mode.settle(setup.engine)
+    assert resumed.mode.parts.rate.steps == 1
+    assert all(torch.equal(weight, resumed.weights()[name]) for name, weight in first.weights().items())
+    assert resumed.engine.notes == first.engine.notes
+
+
+def test_dropout_is_noticed_however_seldom_it_strikes():
+    setup = multi(update="inject_single", period=2, dropout=1e-9)
+    setup.step()
+    assert setup.mode.replays is True
+
+
 def test_regress_is_refused_where_rounding_is_larger_than_gradients():
     from effrec_cli.errors import ConfigError
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from content_helpers import ITEMS, distance, flat
-from content_ranks import CASES, DRAWN, KINDS, OF_SIZE, TOGETHER, one_rank, run_case
+from content_helpers import ITEMS, Setup, distance, flat
+from content_ranks import CASES, DRAWN, KINDS, MOVED, OF_SIZE, PLAIN_SGD, TOGETHER, one_rank, run_case
 
 from effrec_cli.methods.content.chunks import Limits, plan
 from effrec_cli.methods.gram import GRAM
@@ -118,6 +118,22 @@ def test_dropout_is_replayed_on_every_rank(size, ranks):
     for name in DRAWN:
         first, *others = [rank["drawn"][name]["weights"] for rank in ranks[size]]
         assert all(torch.equal(first[key], other[key]) for other in others for key in first)
+
+
+@EACH_SIZE
+def test_one_process_goes_on_in_mid_cycle_where_ranks_have_stopped(size, ranks):
+    """Also where it has to encode the chunks of all of them."""
+    whole = Setup("multi_step", **PLAIN_SGD, **MOVED)
+    whole.steps(3)
+    kept = ranks[size][-1]["in mid-cycle"]
+    setup = Setup("multi_step", **PLAIN_SGD, **MOVED)
+    for name, parameter in setup.named():
+        parameter.data.copy_(kept["weights"][name])
+    setup.mode.load_tensors(kept["tensors"])
+    setup.mode.load(kept["state"])
+    setup.step(2)
+    assert apart(setup.gradients[-1:], whole.gradients[-1:]) < 1e-12
+    assert distance(setup.weights(), whole.weights()) < 1e-12
 
 
 @EACH_SIZE
