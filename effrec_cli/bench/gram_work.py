@@ -132,14 +132,24 @@ def prepared(parameters: dict[str, Any], settings: dict[str, Any], steps: int, d
     """
     micros = 1
     while micros < MOST_MICROS:
-        with suppress(torch.cuda.OutOfMemoryError):
-            work = make_work(parameters, settings, steps, device, micros)
-            work.warm_up()
+        work = _warmed_up(parameters, settings, steps, device, micros)
+        if work is not None:
             return work
         gc.collect()
         torch.cuda.empty_cache()
         micros *= 2
     raise torch.cuda.OutOfMemoryError
+
+
+def _warmed_up(
+    parameters: dict[str, Any], settings: dict[str, Any], steps: int, device: torch.device, micros: int
+) -> Work | None:
+    """Returns work in so many micro-batches a step, or None, and nothing left of it, where it does not fit."""
+    with suppress(torch.cuda.OutOfMemoryError):
+        work = make_work(parameters, settings, steps, device, micros)
+        work.warm_up()
+        return work
+    return None
 
 
 def make_work(
