@@ -144,7 +144,7 @@ def prepared(parameters: dict[str, Any], settings: dict[str, Any], steps: int, d
 def _warmed_up(
     parameters: dict[str, Any], settings: dict[str, Any], steps: int, device: torch.device, micros: int
 ) -> Work | None:
-    """Returns work in so many micro-batches a step, or None, and nothing left of it, where it does not fit."""
+    """Returns work in so many micro-batches a step; None, and nothing left of it, where it does not fit."""
     with suppress(torch.cuda.OutOfMemoryError):
         work = make_work(parameters, settings, steps, device, micros)
         work.warm_up()
