@@ -103,15 +103,17 @@ class DKT(Tracer):
         dropout: float = 0.2,
     ) -> None:
         super().__init__(vector_dim, dim, mark_dim, max_length)
-        between = dropout if num_layers > 1 else 0.0
-        self.lstm = nn.LSTM(self.dim, self.dim, num_layers, batch_first=True, dropout=between)
+        # Layer by layer: the dropout of cuDNN's own stack is set up anew whenever a seed has been planted, as
+        # it is in every step, and the host waits for it.
+        self.layers = nn.ModuleList(nn.LSTM(self.dim, self.dim, batch_first=True) for _ in range(num_layers))
         self.dropout = nn.Dropout(dropout)
 
     def _states(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        if not inputs.numel():
-            return inputs
-        states: Tensor = self.lstm(self.dropout(inputs))[0]
-        return self.dropout(states)
+        states: Tensor = self.dropout(inputs)
+        if inputs.numel():  # An LSTM refuses a batch without windows.
+            for layer in self.layers:
+                states = self.dropout(layer(states)[0])
+        return states
 
 
 class TransformerDKT(Tracer):

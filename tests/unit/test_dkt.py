@@ -137,3 +137,25 @@ def test_logits_of_vectors_of_unit_variance_begin_small(kind):
     items, correct = torch.randint(0, 50, (8, 12)), torch.randint(0, 2, (8, 12))
     logits = model(torch.randn(50, 64), items, correct, torch.full((8,), 12))
     assert 0.05 < logits.std() < 1.5
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_layers_with_dropout_between_them_are_torchs_stack(training):
+    """Kept apart since cuDNN's stack has a dropout of its own, for which the host waits in every step."""
+    model = DKT(D, num_layers=3, max_length=12, dropout=0.4).train(training)
+    stack = torch.nn.LSTM(D, D, 3, batch_first=True, dropout=0.4).train(training)
+    names = [name.rpartition("_l") for name in dict(stack.named_parameters())]
+    stack.load_state_dict(
+        {f"{kind}_l{number}": getattr(model.layers[int(number)], f"{kind}_l0") for kind, _, number in names}
+    )
+    inputs, found = torch.randn(B, L, D), []
+    for states in (lambda: model._states(inputs, None), lambda: stacked(stack, inputs, training)):
+        torch.manual_seed(3)
+        found.append(states())
+    assert torch.equal(*found)
+    assert all(layer.dropout == 0 and layer.num_layers == 1 for layer in model.layers)
+
+
+def stacked(stack, inputs, training):
+    drop = torch.nn.functional.dropout
+    return drop(stack(drop(inputs, 0.4, training))[0], 0.4, training)
