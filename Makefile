@@ -33,8 +33,10 @@ test-all: lint types
 	$(BIN)/python -m pytest -q -m 'not gpu'
 
 # On a machine with a GPU, with that machine's own python and torch: no virtual environment, no network.
+# Most of the time goes into compiling kernels, so several processes share it where pytest-xdist is there.
 gpu-check:
-	PYTHONPATH=.:kernels $(PYTHON) -m pytest -q -m gpu tests/gpu tests/kernels
+	PYTHONPATH=.:kernels $(PYTHON) -m pytest -q -m gpu tests/gpu tests/kernels \
+	  $$($(PYTHON) -c 'import importlib.util as i, os; print(f"-n {min(8, os.cpu_count())}" * bool(i.find_spec("xdist")))')
 
 gpu-bench:
 	PYTHONPATH=.:kernels $(PYTHON) -m effrec_cli bench $(SUITE)
