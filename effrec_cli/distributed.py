@@ -70,7 +70,9 @@ class World:
         if self.size == 1:
             return tensor
         together = tensor.new_empty(self.size * len(tensor), *tensor.shape[1:])
-        dist.all_gather_into_tensor(together, tensor.contiguous())
+        # PyTorch 2.13 has renamed it.
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        gather(together, tensor.contiguous())
         return together
 
     def most(self, numbers: list[int]) -> list[int]:
