@@ -5,6 +5,8 @@ import pytest
 import torch
 from content_helpers import Setup, ToyBatches, ToyTask
 
+from effrec_cli.methods.content import graph_memory
+
 SMALL, LARGE = 8, 64
 
 
@@ -51,12 +53,13 @@ class Kept:
         self.held.now -= self.size
 
 
-def most_held(mode, batch_size, *, recompute=False, **settings):
+def most_held(mode, batch_size, *, recompute=False, micros=1, **settings):
     setup = Setup(mode, tokens=60, batches=ToyBatches(batch_size), **settings)
     if recompute:
         setup.mode.recompute = True
     held = Held(setup.encoder)
-    setup.steps(2)
+    for _ in range(2):
+        setup.step(micros=micros)
     assert held.now == 0, "nothing outlives its step"
     assert held.most > 0
     return held.most
@@ -92,3 +95,25 @@ def test_recomputing_holds_far_less_than_end_to_end():
     recomputed = most_held(batch_size=LARGE, **BY_CHUNK["recomputed"])
     assert recomputed < 0.2 * most_held(batch_size=LARGE, **BY_STEP["e2e"])
     assert recomputed < 0.2 * most_held(batch_size=LARGE, **BY_STEP["fused"])
+
+
+@pytest.mark.parametrize("micros", [1, 4])
+def test_recomputing_is_chosen_where_the_graph_of_a_micro_batch_would_not_fit(micros, monkeypatch):
+    """Judged by one chunk, and near to what the graph is then seen to hold."""
+    held = most_held("single_step", LARGE, micros=micros)
+    setup = Setup("single_step", tokens=60, batches=ToyBatches(LARGE))
+    setup.engine.config.run.accumulate = micros
+    for room, chosen in ((0.6, True), (1.6, False)):
+        monkeypatch.setattr(graph_memory, "free_bytes", lambda _, free=2 * room * held: free)
+        assert graph_memory.recompute_pays(setup.encoding, setup.engine, 0.5).value is chosen
+
+
+def test_measuring_a_graph_leaves_no_trace():
+    setup = Setup("single_step", tokens=60, batches=ToyBatches(LARGE), dropout=0.4)
+    setup.encoder.eval()
+    before = torch.get_rng_state()
+    graph_memory.recompute_pays(setup.encoding, setup.engine, 0.5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not setup.encoder.training
+    assert set(setup.encoding.encoded.values()) == {0}
+    assert not setup.current(), "no gradient"

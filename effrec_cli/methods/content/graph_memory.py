@@ -1,4 +1,4 @@
-"""Whether the encoder's graph of a step fits, judged by what one chunk of it takes on this device."""
+"""Whether the encoder's graph of a micro-batch fits, judged by what one chunk of it takes on this device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from effrec_cli.data.batches import Batches, Share
+from effrec_cli.data.batches import Share
 from effrec_cli.evaluation.blocks import free_bytes
 from effrec_cli.methods.content.chunks import Chunk
 from effrec_cli.methods.content.encoding import Context, Encoding
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from effrec_cli.engine import Engine
 
 _STEPS = 4
-"""Steps whose items are counted; the largest decides."""
+"""Steps whose items are counted; the largest micro-batch decides."""
 _GIB = 1 << 30
 
 
@@ -30,14 +30,15 @@ def recompute_pays(encoding: Encoding, engine: Engine, share: float) -> Choice[b
         engine: about to train.
         share: of the free memory that the graph may take.
     """
-    assert engine.batches is not None
-    plans = [_mine(encoding, engine.batches, position) for position in range(min(_STEPS, _steps(engine)))]
+    steps, micros = range(min(_STEPS, engine.steps_per_epoch)), engine.config.run.accumulate
+    plans = [_mine(encoding, engine, step, micro, micros) for step in steps for micro in range(micros)]
     tokens = max((sum(map(_tokens, chunks)) for chunks in plans), default=0)
     chunks = next((chunks for chunks in plans if chunks), None)
     per_token = graph_bytes(encoding, chunks[0], engine.autocast) / _tokens(chunks[0]) if chunks else 0.0
     needed, free = per_token * tokens, share * free_bytes(encoding.device)
     (too_much,) = encoding.world.agree([needed > free])
-    verdict = "true: the graph of a step would take" if too_much else "false: the graph of a step takes"
+    graph = "the graph of a micro-batch" if micros > 1 else "the graph of a step"
+    verdict = f"true: {graph} would take" if too_much else f"false: {graph} takes"
     return Choice(
         too_much,
         f"{verdict} about {needed / _GIB:.2g} GiB ({tokens:,} tokens, measured on one chunk), "
@@ -67,14 +68,12 @@ def graph_bytes(encoding: Encoding, chunk: Chunk, autocast: Context) -> int:
     return total
 
 
-def _mine(encoding: Encoding, batches: Batches, position: int) -> list[Chunk]:
-    """Returns the chunks that this rank encodes for the whole step at `position` of the first epoch."""
-    items = batches.batch(0, position, Share(), position).host[ITEMS]
+def _mine(encoding: Encoding, engine: Engine, step: int, micro: int, micros: int) -> list[Chunk]:
+    """Returns the chunks that this rank encodes for a micro-batch of one of the first steps."""
+    assert engine.batches is not None
+    share = Share(encoding.world.rank, encoding.world.size, micro, micros)
+    items = engine.batches.batch(0, step, share, step).host[ITEMS]
     return encoding.mine(encoding.plan(items, 0))
-
-
-def _steps(engine: Engine) -> int:
-    return max(1, engine.steps_per_epoch)
 
 
 def _tokens(chunk: Chunk) -> int:
