@@ -47,7 +47,7 @@ class Probe:
     def look(self, engine: Engine) -> None:
         """Records the cosine and adapts the period where that is asked for; nothing in other cycles."""
         stale, self._stale = self._stale, None
-        if stale is None or self._mode.cycle.steps < 2:
+        if stale is None:
             return
         cosine = float(F.cosine_similarity(stale.flatten(), self._again(engine).flatten(), dim=0))
         engine.note("probe", {"staleness_cosine": cosine, "period": float(self._mode.period)})
