@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from effrec_cli.schema.fields import setting
-from effrec_cli.schema.problems import Problem
-from effrec_cli.schema.values import shown
+from effrec_cli.schema.problems import Problem, typed
 
 # What only a named encoder looks at, and what only the built-in one does.
 OF_NAMED = ("revision", "weights")
@@ -114,13 +112,8 @@ def _changed(own: EncoderConfig, path: str, names: tuple[str, ...], what: str, f
     for name in names:
         given, default = getattr(own, name), getattr(defaults, name)
         if given != default:
-            said = f"{name}={_typed(given)} would do nothing: it {what}."
-            yield Problem(f"{path}.{name}", said, fix=f"{fix}, or {path}.{name}={_typed(default)}")
-
-
-def _typed(value: Any) -> str:
-    """Returns a value as it is written on the command line."""
-    return value if isinstance(value, str) else shown(value)
+            said = f"{name}={typed(given)} would do nothing: it {what}."
+            yield Problem(f"{path}.{name}", said, fix=f"{fix}, or {path}.{name}={typed(default)}")
 
 
 def _trained(own: EncoderConfig, path: str) -> Iterator[Problem]:

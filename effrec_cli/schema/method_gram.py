@@ -127,13 +127,6 @@ def gram_problems(own: GRAMConfig, task: str | None) -> Iterator[Problem]:
     yield from next_item_problems(own.next_item, task)
 
 
-def _of_update(mode: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Returns where the settings of an encoder's update are looked at."""
-    if mode != "multi_step":
-        return dict.fromkeys(OF_UPDATE, ("mode", ("multi_step",)))
-    return {name: ("update", values) for name, values in OF_UPDATE.items()}
-
-
 def _multi_step(own: GRAMConfig) -> Iterator[Problem]:
     if own.mode != "multi_step":
         if own.drift is not None:
@@ -143,6 +136,11 @@ def _multi_step(own: GRAMConfig) -> Iterator[Problem]:
     if own.period_unit == "steps" and own.period != int(own.period):
         what = f"A cycle has whole steps, not {own.period:g}."
         yield Problem("method.period", what, fix=f"method.period={max(1, round(own.period))}")
+    if own.period_unit == "epochs" and own.period > 1:
+        what = (
+            f"period={own.period:g} would be one epoch: a cycle ends with it, before the encoder is judged."
+        )
+        yield Problem("method.period", what, fix="method.period=1")
     if own.update == "regress" and own.drift == 0:
         what = "regress fits the encoder to where vectors have moved: without drift nothing is to learn."
         yield Problem("method.drift", what, fix="method.drift=1, or method.update=inject_multi")

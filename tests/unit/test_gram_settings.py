@@ -34,6 +34,7 @@ REFUSED = [
     ({**REGRESS, "drift": 0.0}, "drift", "without drift nothing is to learn"),
     ({**MULTI, "update_by": "popularity"}, "update_by", "no item has to wait"),
     ({**MULTI, "period": 2.5}, "period", "whole steps, not 2.5"),
+    ({**MULTI, "period": 2.0, "period_unit": "epochs"}, "period", "would be one epoch"),
     ({**MULTI, "adapt_period": True}, "adapt_period", "never probes"),
 ]
 
