@@ -284,13 +284,17 @@ def _options(context: Context, group: str) -> list[str]:
 
 
 def _keys(context: Context, without: str | None = None) -> list[str]:
-    """Returns every key that could be set, under the other overrides where they compose."""
+    """Returns every key that could be set, under the other overrides where they compose.
+
+    Where they do not, those that choose of a group do most: `method=gram` decides what keys there are.
+    """
     from hydra.types import RunMode
 
     if context.loader is None:
         return []
     others = [each for each in context.overrides if each != without]
-    for overrides in (others, []):
+    choices = [each for each in others if each.partition("=")[2] in _options(context, each.partition("=")[0])]
+    for overrides in (others, choices, []):
         try:
             composed = context.loader.load_configuration("config", overrides, RunMode.MULTIRUN)
         except Exception:  # these overrides have errors of their own; fewer will do for a hint

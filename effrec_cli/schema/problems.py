@@ -90,13 +90,18 @@ def nearest_path(path: str, known: Iterable[str]) -> str | None:
         anywhere.setdefault(_leaf(each), each)
     near = (
         _closest(leaf, siblings, cutoff=0.6)
-        or anywhere.get(leaf)
+        or _most_like(path, [each for each in paths if _leaf(each) == leaf])
         or _closest(leaf, anywhere, cutoff=0.7)
         or _by_initials(leaf, siblings)
         or _by_initials(leaf, anywhere)
     )
     # With its siblings known, a long common beginning would make any of them look alike.
     return near or (None if siblings else _closest(path, {each: each for each in paths}, cutoff=0.6))
+
+
+def _most_like(path: str, paths: list[str]) -> str | None:
+    """Returns the one of full keys that resembles `path` most: the encoder's name for `encodr.name`, say."""
+    return max(paths, key=lambda each: difflib.SequenceMatcher(None, path, each).ratio(), default=None)
 
 
 def _leaf(path: str) -> str:

@@ -14,6 +14,14 @@ CASES = {
         ["'method.num_negative'", "did you mean: method.num_negatives=3"],
     ),
     "key of another section": (["method.lr=1"], ["did you mean: optimizer.lr=1"]),
+    "key of the chosen method, beside another mistake": (
+        ["method=gram", "method.perod=5", "method.encoder.poling=cls"],
+        ["did you mean: method.period=5"],
+    ),
+    "section within a section": (
+        ["method=gram", "method.encodr.name=x"],
+        ["did you mean: method.encoder.name=x"],
+    ),
     "key without section": (["epochs=2"], ["did you mean: run.max_epochs=2"]),
     "unknown group": (["models=sasrec"], ["did you mean: model=sasrec"]),
     "hydra group": (["hydra/lancher=basic"], ["did you mean: hydra/launcher=basic"]),

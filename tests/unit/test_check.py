@@ -359,10 +359,14 @@ _SCHEMA = registry.schema
         ("nonsense", None),
         ("sed", "seed"),
         ("optimiser.lr", "optimizer.lr"),
+        ("method.encodr.name", "method.encoder.name"),
+        ("encoder.name", "method.encoder.name"),
+        ("methd.name", "method.name"),
     ],
 )
 def test_nearest_path(given_, nearest):
-    known = ["seed", "run.max_epochs", "run.patience", "optimizer.lr", "optimizer.betas", "method.name"]
+    known = ["hydra.job.name", "seed", "run.max_epochs", "run.patience", "optimizer.lr", "optimizer.betas"]
+    known += ["method.name", "method.encoder.name"]
     assert nearest_path(given_, known) == nearest
 
 
