@@ -61,8 +61,8 @@ def make_block(data: RecData, cases: EvalCases, rows: slice, device: torch.devic
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     seen = data.sequences.items[positions].astype(np.int64)
     targets, relevant = _targets(data, cases, rows)
-    histories = Histories(_to(seen, device), _to(offsets, device))
-    return Block(_to(users, device), histories, _to(targets, device), _to(relevant, device))
+    histories = Histories(on_device(seen, device), on_device(offsets, device))
+    return Block(on_device(users, device), histories, on_device(targets, device), on_device(relevant, device))
 
 
 def _targets(data: RecData, cases: EvalCases, rows: slice) -> tuple[Int64, Int64]:
@@ -72,7 +72,8 @@ def _targets(data: RecData, cases: EvalCases, rows: slice) -> tuple[Int64, Int64
     return cells, np.bincount(cells // data.num_items, minlength=len(cases.users[rows]))
 
 
-def _to(array: NDArray[np.int64], device: torch.device) -> Tensor:
+def on_device(array: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Returns an array on `device`; for a GPU through page-locked memory, which nobody waits for."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effrec_cli.distributed import World
+from effrec_cli.evaluation.blocks import on_device
 from effrec_cli.methods.content.chunks import Chunk, Limits, plan
 from effrec_cli.seeds import plant
 
@@ -78,7 +79,7 @@ class Encoding:
 
     def index(self, places: Int64) -> Tensor:
         """Returns host indices as a tensor on the device."""
-        return torch.from_numpy(np.ascontiguousarray(places)).to(self.device, non_blocking=True)
+        return on_device(places, self.device)
 
     def assembled(self, parts: list[Tensor], chunks: list[Chunk]) -> Tensor:
         """Returns this rank's vectors in the order that was planned, [n, d], differentiable.
