@@ -77,6 +77,7 @@ class GRAM(Method):
     _content: ContentTask | None = None
     _recompute: Choice[bool] | None = None
     _kept_recompute: bool | None = None
+    _kept_lower: bool | None = None
 
     @property
     def kind(self) -> type[Mode]:
@@ -84,8 +85,9 @@ class GRAM(Method):
         return _MODES[self.config.method.mode]
 
     def recall(self, state: dict[str, Any]) -> None:
-        """Remembers whether the run recomputes, which another device might choose otherwise."""
+        """Remembers what the run chose by the memory that was free, which there may be less of now."""
         self._kept_recompute = state.get("recompute")
+        self._kept_lower = state.get("keeps_lower")
 
     def prepare(self, data: RecData) -> RecData:
         """Returns the data as they are, after making the task of them."""
@@ -180,13 +182,26 @@ class GRAM(Method):
         return partial(autocast, resolve_precision(self.config.run.precision, device), device)
 
     def fit(self, engine: Engine) -> None:
-        """Trains; how long a cycle is and whether to recompute are settled first."""
+        """Trains; how long a cycle is, and what is chosen by the memory that is free, are settled first."""
         mode = self.mode
+        self._settle_lower_states()
         mode.begin(engine)
         if isinstance(mode, SingleStep):
             self._recompute = self._settled(engine).kept(self._kept_recompute)
             mode.recompute = self._recompute.value
         super().fit(engine)
+
+    def _settle_lower_states(self) -> None:
+        """Keeps the states of the encoder's lower layers on all ranks or on none, and as the run began.
+
+        Under autocast they are more exact than states made anew: a rank, or a run that goes on, would train on
+        other numbers where less memory is free.
+        """
+        encoder = self._parts_of_model.encoder
+        wanted = encoder.may_keep() if self._kept_lower is None else self._kept_lower
+        (refused,) = self.world.agree([not wanted])
+        encoder.keeps = not refused
+        encoder.prepare()
 
     def _settled(self, engine: Engine) -> Choice[bool]:
         """Returns whether the graph is left away, by what one chunk of it takes here."""
@@ -257,6 +272,7 @@ class GRAM(Method):
     def extra_state(self) -> dict[str, Any]:
         """Returns the encoder's updates, the mode's numbers, and what was chosen."""
         chosen = {} if self._recompute is None else {"recompute": self._recompute.value}
+        chosen["keeps_lower"] = self._parts_of_model.encoder.keeps
         return {"encoder_steps": self.rate.steps, **chosen, **self.mode.state()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:

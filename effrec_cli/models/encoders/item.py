@@ -32,7 +32,8 @@ class ItemEncoder(nn.Module):
         network: contents to states.
         pooling: states to vectors.
         keep: whether states below the lowest layer that trains are kept for all items; None where they fit
-            into a quarter of the free memory. They are in the weights' own precision, under autocast too.
+            into a quarter of the free memory. They are in the weights' own precision, under autocast too, so
+            that what was decided once stays.
         batch_tokens: tokens encoded at once while these are made.
         free_bytes: the memory that may be taken on a device.
         compiled: run network and pooling through `torch.compile`, for widths rounded up by `bucketed_width`.
@@ -41,6 +42,7 @@ class ItemEncoder(nn.Module):
     Attributes:
         dim: width d of the vectors.
         costs: as above.
+        keeps: whether such states are kept; None as long as nobody has decided.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class ItemEncoder(nn.Module):
         self.kept: StateRows | None = None
         self._keep, self._batch_tokens, self._free_bytes, self._say = keep, batch_tokens, free_bytes, say
         self._compiled = torch.compile(self._encode) if compiled else None
+        self.keeps: bool | None = None
         self._prepared = False
         self.register_load_state_dict_post_hook(_forget)
 
@@ -90,7 +93,9 @@ class ItemEncoder(nn.Module):
         if self._prepared:
             return
         self._prepared = True
-        if self._keeps():
+        if self.keeps is None:
+            self.keeps = self.may_keep()
+        if self.keeps:
             mode = self.training
             self.eval()  # so that the random generators are left as they are
             self.kept = self._lower_states()
@@ -120,8 +125,12 @@ class ItemEncoder(nn.Module):
         with _many_graphs():
             return self._compiled(inputs, real, self.kept is not None)
 
-    def _keeps(self) -> bool:
-        """Returns whether lower states are to be kept."""
+    def may_keep(self) -> bool:
+        """Returns whether lower states are to be kept, by the settings and the memory that is free here.
+
+        Raises:
+            ConfigError: they are to be and cannot be.
+        """
         network = self.network
         if not network.frozen or self._keep is False:
             return False
