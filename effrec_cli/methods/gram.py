@@ -182,7 +182,7 @@ class GRAM(Method):
         return partial(autocast, resolve_precision(self.config.run.precision, device), device)
 
     def fit(self, engine: Engine) -> None:
-        """Trains; how long a cycle is, and what is chosen by the memory that is free, are settled first."""
+        """Trains; how long a cycle is and what is chosen by the memory that is free are settled first."""
         mode = self.mode
         self._settle_lower_states()
         mode.begin(engine)
@@ -194,8 +194,8 @@ class GRAM(Method):
     def _settle_lower_states(self) -> None:
         """Keeps the states of the encoder's lower layers on all ranks or on none, and as the run began.
 
-        Under autocast they are more exact than states made anew: a rank, or a run that goes on, would train on
-        other numbers where less memory is free.
+        Under autocast they are more exact than states made anew: a rank, or a run that goes on, would train
+        on other numbers where less memory is free.
         """
         encoder = self._parts_of_model.encoder
         wanted = encoder.may_keep() if self._kept_lower is None else self._kept_lower
