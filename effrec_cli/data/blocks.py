@@ -26,12 +26,14 @@ class Column:
         name: what the file calls it.
         kind: what it holds.
         otherwise: what else than mending or dropping a malformed row may be done.
+        setting: the one of the dataset's that names it; None is that of its role.
     """
 
     role: str
     name: str
     kind: Kind
     otherwise: str = ""
+    setting: str | None = None
 
 
 _MEND = "mend the row, or leave such rows out by dataset.bad_rows=drop"
@@ -137,7 +139,7 @@ def require_columns(columns: Sequence[Column], names: Sequence[str], path: Path)
             f"{found} called '{column.name}'.",
             where=f"{path}, which has the columns {', '.join(names[:20])}",
             nearest=None if column.name in names else nearest_name(column.name, names),
-            fix=f"name it by dataset.{column.role}=COLUMN{_or_the_separator(names)}",
+            fix=f"name it by dataset.{column.setting or column.role}=COLUMN{_or_the_separator(names)}",
         )
 
 

@@ -27,6 +27,11 @@ class Contents:
     tokens: TokenTable | None = None
     images: NDArray[np.uint8] | None = None
 
+    @property
+    def blank(self) -> int:
+        """How many texts say nothing."""
+        return 0 if self.texts is None else sum(not text.strip() for text in self.texts.tolist())
+
     def __len__(self) -> int:
         return next((len(kind) for kind in (self.texts, self.tokens, self.images) if kind is not None), 0)
 
@@ -42,7 +47,8 @@ def contents_of(data: RecData) -> Contents:
         raise DataError(
             f"Dataset '{data.name}' says nothing of its items: it has neither titles nor images.",
             where="dataset",
-            fix="take a dataset with titles, or dataset=synthetic dataset.side=[text]",
+            fix="take a dataset with titles (of a table: dataset.title=COLUMN), or dataset=synthetic "
+            "dataset.side=[text]",
         )
     return contents
 

@@ -175,8 +175,9 @@ class TableSource:
     def _read_item_table(self, path: Path, item_ids: NDArray[Any]) -> None:
         """Keeps the titles of the wanted items from a table of items."""
         text = item_ids.dtype.kind == "U"
+        named = self.config.items_item or self.config.item
         columns = [
-            Column("item", self.config.items_item or self.config.item, Text() if text else Whole()),
+            Column("item", named, Text() if text else Whole(), setting="items_item"),
             Column("title", str(self.config.title), Text(required=False)),
         ]
         bad = BadRows(self.config.bad_rows)

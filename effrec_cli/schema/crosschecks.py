@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from effrec_cli.errors import nearest_name
+from effrec_cli.schema.dataset_table import TableConfig
 from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.method_gram import GRAMConfig, gram_problems
 from effrec_cli.schema.problems import Problem
@@ -134,6 +135,10 @@ def _gram(config: Config) -> Iterator[Problem]:
     if not isinstance(own, GRAMConfig):
         return
     yield from gram_problems(own, task_of(config))
+    if type(config.dataset) is TableConfig and config.dataset.title is None:
+        what = "The encoder reads what items say, and no column of titles or texts is named."
+        fix = "dataset.title=COLUMN, with dataset.items_path=FILE where a table of items has it"
+        yield Problem("dataset.title", what, fix=fix)
     if (own.mode, own.learns_by) == ("multi_step", "regress") and precision in ("bf16", "fp16"):
         what = f"update=regress subtracts vectors that differ by a gradient, which {precision} rounds away."
         yield Problem("run.precision", what, fix="run.precision=fp32, or method.update=inject_multi")

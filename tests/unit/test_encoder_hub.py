@@ -299,6 +299,11 @@ def test_faults_of_folders_are_named(folders, tmp_path):
         built(name=str(tmp_path / "empty"))
     with pytest.raises(ConfigError, match="no model of type 'ownmade', and effrec never runs code"):
         built(name=str(changed(folders("bert"), tmp_path, model_type="ownmade")))
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "config.json").write_text('{"model_type": "bert",')
+    with pytest.raises(ConfigError, match=r"config.json is no JSON that names a model_type") as caught:
+        built(name=str(tmp_path / "cut"))
+    assert "cut/config.json" in caught.value.where
 
 
 def test_faults_of_weights_are_named(folders, tmp_path):

@@ -139,6 +139,7 @@ def test_dropout_is_what_the_settings_say_and_off_in_evaluation():
         ({"modality": "image"}, {"images": None}, "reads images of items"),
         ({"tokenizer": "dataset"}, {"tokens": None}, "reads ready-made tokens of items"),
         ({"tokenizer": "own"}, {"texts": None}, "reads texts of items"),
+        ({"tokenizer": "own"}, {"texts": np.array([""] * 11 + [" "])}, "reads texts of items"),
     ],
 )
 def test_contents_that_are_missing_are_named(settings, lacks, said):
@@ -168,6 +169,16 @@ def test_words_fall_into_the_same_buckets_everywhere():
     assert first == [18_408] * 3
     assert len(second) == 3
     assert max(first + second) < NUM_WORDS
+
+
+@pytest.mark.parametrize("dtype", [np.str_, object])
+def test_items_without_a_text_are_counted(dtype):
+    said, texts = [], contents().texts.astype(dtype)
+    texts[3], texts[7] = "", "  "
+    encoder = built(said=said, given=Contents(texts), tokenizer="own")
+    assert said == ["2 of 12 items have no text; one vector stands for them all."]
+    vectors = encoder(torch.arange(12), 18)
+    assert torch.equal(vectors[3], vectors[7])
 
 
 def test_words_are_split_once(tmp_path):

@@ -61,6 +61,7 @@ COMMAND_LINES = [
     (["model=dkt", "method.next_item.window=last"], "method.next_item"),
     (["model=dkt", "method.mode=fused"], "method.mode"),
     (["method.encoder.pooling=max"], "method.encoder.pooling"),
+    (["dataset=table", "dataset.path=log.csv"], "dataset.title"),
     (["method.mode=multi_step", "method.update=regress", "run.precision=bf16"], "run.precision"),
     (["method.period=0"], "method.period"),
     (["method.update_share=1.5"], "method.update_share"),

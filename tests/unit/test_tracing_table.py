@@ -99,6 +99,15 @@ def test_parquet_with_texts_in_a_table_of_their_own(tmp_path):
     assert as_rows(data) == [("x", "a", 1, 1), ("x", "b", 0, 2), ("y", "a", 1, 3)]
 
 
+def test_a_missing_column_of_the_table_of_items_is_told_by_its_own_setting(tmp_path):
+    items = written(tmp_path, "id,body\na,one\n", "items.csv")
+    with pytest.raises(DataError, match="no column called 'ids'") as caught:
+        loaded(tmp_path, written(tmp_path, ROWS), items_path=items, items_item="ids", title="body")
+    assert "items.csv" in caught.value.where
+    assert caught.value.nearest == "id"
+    assert caught.value.fix == "name it by dataset.items_item=COLUMN"
+
+
 def test_texts_in_the_same_table(tmp_path):
     path = written(tmp_path, "user,item,right,text\n1,a,1,one\n1,b,0,two\n")
     data = loaded(tmp_path, path, time=None, title="text")

@@ -182,7 +182,7 @@ def _ready_tokens(settings: EncoderConfig, contents: Contents, folder: Path) -> 
 
 def _words(contents: Contents, most: int, cache: Path | None, say: Say) -> TokenTable:
     return tokenised(
-        _texts(contents),
+        _texts(contents, say),
         words.splitter(most),
         identity=f"words {words.VERSION} {most}",
         num_words=words.NUM_WORDS,
@@ -195,7 +195,7 @@ def _words(contents: Contents, most: int, cache: Path | None, say: Say) -> Token
 def _hub_tokens(
     contents: Contents, folder: Path, pad: int, most: int, cache: Path | None, say: Say
 ) -> TokenTable:
-    texts = _texts(contents)
+    texts = _texts(contents, say)
     tokenizer = pretrained.read_tokenizer(folder)
     return tokenised(
         texts,
@@ -226,9 +226,13 @@ def _token_rows(table: TokenTable, pad: int = 0) -> TokenRows:
     return TokenRows(torch.from_numpy(tokens), torch.from_numpy(offsets), pad)
 
 
-def _texts(contents: Contents) -> NDArray[Any]:
-    if contents.texts is None:
+def _texts(contents: Contents, say: Say) -> NDArray[Any]:
+    """Returns the texts; says how many are blank, since these items all have one vector."""
+    blank = contents.blank
+    if contents.texts is None or blank == len(contents.texts):
         raise _lacking("texts", "method.encoder.modality", "a dataset with titles")
+    if blank:
+        say(f"{blank:,} of {len(contents.texts):,} items have no text; one vector stands for them all.")
     return contents.texts
 
 

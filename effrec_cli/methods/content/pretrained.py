@@ -85,6 +85,12 @@ def read_config(folder: Path, *, text: bool, dropout: float | None) -> Any:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
         kind = _read_json(folder / "config.json").get("model_type")
+        if kind is None:
+            raise ConfigError(
+                "config.json is no JSON that names a model_type.",
+                where=f"{NAME}: {folder / 'config.json'}",
+                fix="copy or fetch it again",
+            ) from error
         raise ConfigError(
             f"transformers knows no model of type '{kind}', and effrec never runs code that comes with one.",
             where=f"{NAME}: {folder}",
