@@ -60,6 +60,39 @@ def test_gradients_of_every_mode_are_those_of_a_cpu(gpu, exact, cell, peer):
 
 @EACH
 @pytest.mark.parametrize("peer", [peer for peer in gram.PEERS if "regress" not in peer])
+def test_no_step_waits_for_the_device(gpu, cell, peer):
+    """Not the LSTM's dropout either, nor the indices of chunks; `regress` says a ratio a cycle, and waits."""
+    work = make(cell, peer, gpu)
+    work.run()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        work.run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@EACH
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 2e-2)])
+def test_a_second_encoding_draws_the_dropout_of_the_first(gpu, monkeypatch, cell, precision, tolerance):
+    """Without a graph attention might be another kernel than with one; other masks would be a third off."""
+    config_of = gram_work.config_of
+
+    def drawing(*args):
+        config = config_of(*args)
+        config.model.dropout = config.optimizer.lr = 0.0
+        config.method.encoder.dropout, config.run.precision = 0.3, precision
+        return config
+
+    monkeypatch.setattr(gram_work, "config_of", drawing)
+    fused, recomputed = (
+        updates_of(make(cell, f"single_step, {way}", gpu)) for way in ("fused", "recomputed")
+    )
+    for found, true in zip(recomputed, fused, strict=True):
+        assert (found - true).norm() <= tolerance * true.norm()
+
+
+@EACH
+@pytest.mark.parametrize("peer", [peer for peer in gram.PEERS if "regress" not in peer])
 def test_bf16_training_stays_finite_and_keeps_vectors_in_float32(gpu, cell, peer):
     work = make(cell, peer, gpu)
     for _ in range(3):
