@@ -168,6 +168,25 @@ def test_a_new_cycle_reads_no_vector_of_the_last():
     assert setup.encoder.training, "evaluation leaves training as it was"
 
 
+@pytest.mark.parametrize("update", ["inject_multi", "regress"])
+def test_evaluation_encodes_anew_and_leaves_training_as_it_was(update):
+    """In mid-cycle, where the cache is behind, drifts and has dropout."""
+    settings = {"update": update, "period": 3, "dropout": 0.4, "update_items": 2, "drift": 1.0}
+    watched, left_alone = multi(**settings), multi(**settings)
+    watched.steps(4)
+    random = torch.get_rng_state()
+    table = watched.mode.table(watched.engine.autocast)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert watched.encoder.training
+    with torch.no_grad():
+        fresh = watched.encoder.eval()(torch.arange(ITEMS), 7)
+    watched.encoder.train()
+    torch.testing.assert_close(table, fresh, rtol=1e-12, atol=1e-14)
+    left_alone.steps(4)
+    assert watched.steps(3) == left_alone.steps(3)
+    assert all(torch.equal(w, left_alone.weights()[name]) for name, w in watched.weights().items())
+
+
 @pytest.mark.parametrize("update", ["inject_single", "inject_multi", "regress"])
 def test_dropout_is_drawn_alike_for_the_cache_and_for_the_gradient(update):
     """Without that, regress would fit the difference of two masks, far larger than any gradient."""
