@@ -7,10 +7,11 @@ from typing import Any
 
 from effrec_cli.result import Result
 
-# What does not change what is trained or measured; the device and the precision enter as what `auto` became.
+# What does not change what is trained or measured, or has a column of its own; the device and the precision
+# enter as what `auto` became.
 _NO_MATTER = (
-    "seed", "name", "data_root", "run.dir", "run.resume", "run.log_every", "run.checkpoint_every_steps",
-    "run.checkpoint_every_minutes", "run.device", "run.precision",
+    "seed", "name", "method.name", "model.name", "data_root", "run.dir", "run.resume", "run.log_every",
+    "run.checkpoint_every_steps", "run.checkpoint_every_minutes", "run.device", "run.precision",
     "evaluation.block_rows", "evaluation.ks", "evaluation.metrics",
 )  # fmt: skip
 
@@ -26,7 +27,7 @@ def settings_of(result: Result) -> dict[str, Any]:
     flat = {
         key: value
         for key, value in _flat(result.config).items()
-        if key not in _NO_MATTER and not key.startswith("dataset.") and not key.endswith(".name")
+        if key not in _NO_MATTER and not key.startswith("dataset.")
     }
     if result.model == "none":
         flat = {key: value for key, value in flat.items() if key.startswith("method.")}
@@ -62,14 +63,21 @@ def differing(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def as_words(settings: dict[str, Any]) -> str:
-    """Returns settings as `key=value` words with the shortest names that are clear; a loss is named bare."""
-    leaves = [key.rsplit(".", 1)[-1] for key in settings]
+    """Returns settings as `key=value` words with the shortest names that are clear; a loss is named bare.
+
+    The name of something is written as what it is the name of: `optimizer=adam`.
+    """
+    leaves = [_leaf(key) for key in settings]
     words = []
     for key, value in settings.items():
-        leaf = key.rsplit(".", 1)[-1]
+        leaf = _leaf(key)
         short = leaf if leaves.count(leaf) == 1 else key
         words.append(str(value) if key in HEADLINE else f"{short}={_word(value)}")
     return " ".join(words)
+
+
+def _leaf(key: str) -> str:
+    return key.removesuffix(".name").rsplit(".", 1)[-1]
 
 
 def _word(value: Any) -> str:

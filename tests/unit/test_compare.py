@@ -55,6 +55,18 @@ def test_differing_settings_are_shown_and_no_others(tmp_path):
     assert shown == ["cce max_epochs=3", "ce max_epochs=9", "ce max_epochs=3"]
 
 
+def test_another_optimizer_or_encoder_is_another_line(tmp_path):
+    results = [make_result(0.1), make_result(0.2)]
+    results[1].config["optimizer"]["name"] = "sgd"
+    (board,) = boards(tmp_path / "optimizers", results)
+    assert [row[2] for row in board_table(board).rows] == ["ce optimizer=sgd", "ce optimizer=adam"]
+    results = [make_result(0.1, method="gram"), make_result(0.2, method="gram")]
+    for found, name in zip(results, ("models/small", None), strict=True):
+        found.config["method"]["encoder"] = {"name": name}
+    (board,) = boards(tmp_path / "encoders", results)
+    assert [row[2] for row in board_table(board).rows] == ["encoder=null", "encoder=models/small"]
+
+
 def test_settings_of_another_method_are_no_difference(tmp_path):
     pop = make_result(0.05, method="pop", model="none", run={"max_epochs": 50})
     (board,) = boards(tmp_path, [make_result(0.1), pop])
