@@ -265,6 +265,22 @@ def test_a_period_of_one_step_can_grow_again():
     assert setup.mode.period == 3
 
 
+def test_regress_leaves_items_alone_that_no_step_has_used():
+    """`eager` encodes them, and with dropout chunks come back whole: a second pass would pull them back."""
+    setup = multi(update="regress", period=1, passes=2, refresh="eager", dropout=0.4, tokens=10**6)
+    encode, learning = setup.encoding.encode, set()
+
+    def watched(chunk, autocast=None, *, again=False):
+        vectors = encode(chunk, again=again)
+        if again:
+            vectors.register_hook(lambda g: learning.update(chunk.rows[g.abs().sum(1).numpy() > 0].tolist()))
+        return vectors
+
+    setup.encoding.encode = watched
+    setup.step()
+    assert learning == set(setup.batches.batch(0, 0, Share(), 0).host[NAMED].tolist())
+
+
 def test_the_pull_to_the_past_is_recorded():
     """Nothing at the first update, when the encoder still is where the vectors were made."""
     ratios = []

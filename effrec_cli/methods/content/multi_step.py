@@ -205,9 +205,11 @@ class MultiStep(Mode):
         for _ in range(settings.passes):
             for chunks in self._rounds(self._chunks(rows), together=False):
                 for chunk in chunks:
-                    index = encoding.index(chunk.rows)
+                    # A chunk that is replayed may hold items no step has used, which have nothing to learn.
+                    learns = np.flatnonzero(cycle.owed[chunk.rows])
+                    index = encoding.index(chunk.rows[learns])
                     vectors = encoding.encode(chunk, engine.autocast, again=True)
-                    residual = vectors - cycle.table[index]
+                    residual = vectors.index_select(0, encoding.index(learns)) - cycle.table[index]
                     engine.backward(0.5 * residual.square().sum())
                     ratios.append(_anchor_ratio(residual.detach(), self.drift * cycle.gradients[index]))
                 self.update(engine)
