@@ -101,6 +101,28 @@ def test_a_skipped_step_of_the_filter_adds_nothing_to_what_the_encoder_gets(drif
     assert all(math.isfinite(value) for _, note in setup.engine.notes for value in note.values())
 
 
+@pytest.mark.parametrize("micros", [1, 2])
+def test_an_overflow_of_the_vectors_gradients_skips_the_step_and_spares_the_cycle(micros):
+    """Though the filter's own gradients are finite: else one such step would cost the encoder its update."""
+    setup = scaled("multi_step", update="inject_single", period=3)
+    summed, calls = setup.encoding.summed, []
+
+    def overflowing(gradient):
+        calls.append(1)
+        return summed(gradient * (math.inf if len(calls) == micros + 1 else 1))
+
+    setup.encoding.summed = overflowing
+    setup.step(micros=micros)
+    before, gathered = setup.weights(), setup.mode.cycle.gradients.clone()
+    setup.step(micros=micros)
+    assert same(before, setup.weights())
+    assert torch.equal(setup.mode.cycle.gradients, gathered)
+    assert setup.engine.scaler.scale.item() == LossScaler.START / 2
+    setup.step(micros=micros)
+    assert not same(before, setup.weights(), "encoder")
+    assert not same(before, setup.weights(), "filter")
+
+
 def test_an_overflow_of_the_encoders_update_skips_it_alone():
     setup = scaled("multi_step", update="inject_single", period=2)
     on = overflow(setup, "encoder")

@@ -94,7 +94,7 @@ class MultiStep(Mode):
         loss, gradient, index = self.gradient_of(batch, rows, engine)
         self._of_step.append((rows, index, gradient))
         if engine.last_micro_batch:
-            engine.update()
+            self._move_filter(engine)
             self._gather(batch, engine)
             if self._ends(batch, engine):
                 self._end(engine)
@@ -116,6 +116,17 @@ class MultiStep(Mode):
         if scaler is not None:
             gradient = gradient * scaler.scale.reciprocal()
         return loss, self.parts.encoding.summed(gradient), index
+
+    def _move_filter(self, engine: Engine) -> None:
+        """Moves the filter; a step whose vectors' gradients are not finite is skipped as a whole.
+
+        Gathered, they would bar the encoder's update, and with it all that the cycle has to give.
+        """
+        engine.reduce()
+        nothing = torch.stack([(gradient * 0.0).sum() for _, _, gradient in self._of_step]).sum()  # or NaN
+        engine.check(engine.clip() + nothing)
+        engine.step()
+        engine.zero()
 
     def settle(self, engine: Engine) -> None:
         """Moves the encoder by what the cycle has gathered so far, so that it is judged with the filter."""
