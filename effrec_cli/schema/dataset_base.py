@@ -48,9 +48,11 @@ class SplitConfig:
 
 @dataclass
 class PartsConfig:
-    """How answers and impressions are parted; the shares do nothing where the source brings ready-made parts.
+    """How answers and impressions are parted.
 
-    Read when a task is fed, not when data are prepared: other parts need no other prepared folder.
+    Where the source brings ready-made parts, `cold_item_share` and `seed` alone are read for answers, and for
+    impressions `valid_share` alone, unless one of the parts is for validation. Read when a task is fed, not
+    when data are prepared: other parts need no other prepared folder.
 
     Attributes:
         test_share: share held out for the result: the last answers of each user, the last impressions of all.
