@@ -50,6 +50,8 @@ UNPREPARED = (
     "the data are not prepared yet: sized for a whole catalogue and full windows, which filters and short "
     "histories make smaller"
 )
+ENCODER = "method.encoder"
+"""What is wrong with an encoder does not depend on the data that are drawn."""
 FITTED = (
     "counted from the numbers of items and users: the most that fitting holds, then the scores of a block of "
     f"users; 'fits' means that {MARGIN:g} times as much and {ROOM_BYTES >> 20} MiB more are free"
@@ -159,7 +161,7 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
     try:
         sized |= _size_fitted(config, data, device) if task == "none" else _size(config, data, device)
     except ConfigError as refusal:
-        if dataset.state != "generated":
+        if dataset.state != "generated" or (refusal.where or "").startswith(ENCODER):
             raise
         return {**found, "note": f"{UNPREPARED}. Were nothing filtered, train would refuse: {refusal}"}
     return {**found, **sized}

@@ -147,6 +147,17 @@ def test_what_cannot_train_is_refused_alike_by_validate(effrec, what):
     assert not Path("outputs").exists() or not list(Path("outputs").iterdir())
 
 
+def test_an_encoder_without_weights_is_refused_before_data_are_drawn(effrec):
+    pytest.importorskip("transformers")
+    Path("model").mkdir()
+    Path("model/config.json").write_text('{"model_type": "bert"}')
+    Path("model/vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    settings = [each for each in SMALL if not each.startswith("method.encoder")]
+    done = effrec("validate", *settings, "method.encoder.name=model")
+    assert done.code == 2, done.out
+    assert "no weights in safetensors" in done.err
+
+
 @pytest.mark.parametrize("what", [name for name in REFUSED if name.startswith("no ") and name != "no model"])
 def test_data_that_lack_what_is_needed_are_refused_before_they_are_drawn(effrec, what):
     overrides, code, said = REFUSED[what]

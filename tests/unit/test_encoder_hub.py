@@ -289,6 +289,25 @@ def test_a_hub_name_is_read_from_where_it_was_fetched_to_and_its_commit_is_told(
     assert not any("pins" in line for line in said)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_pretrained_encoder_can_be_sized_without_its_weights(folders, pooling):
+    whole = built(name=folders("bert"), pooling=pooling)
+    with torch.device("meta"):
+        shapes = built(name=folders("bert"), pooling=pooling)
+    assert all(each.is_meta for each in shapes.parameters())
+    assert {name: each.shape for name, each in shapes.named_parameters()} == {
+        name: each.shape for name, each in whole.named_parameters()
+    }
+
+
+def test_weights_are_float32_whatever_they_are_published_in(folders, tmp_path):
+    folder = changed(folders("bert"), tmp_path, dtype="float16")
+    for loaded in (True, False):
+        config = pretrained.read_config(folder, text=True, dropout=None)
+        model = pretrained.read_model(folder, config, pretrained=loaded)
+        assert {each.dtype for each in model.parameters()} == {torch.float32}
+
+
 def test_faults_of_folders_are_named(folders, tmp_path):
     with pytest.raises(ConfigError, match=r"There is no folder './nowhere'"):
         built(name="./nowhere")

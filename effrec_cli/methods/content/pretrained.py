@@ -117,10 +117,8 @@ def read_model(folder: Path, config: Any, *, pretrained: bool) -> Any:
         ConfigError: transformers cannot build it, or the folder has no weights in safetensors.
         DataError: the weights are damaged, or not those of this model.
     """
-    from transformers import AutoModel
-
     with _quiet():
-        model = _loaded(folder, config) if pretrained else _built(AutoModel.from_config, config)
+        model = _loaded(folder, config) if pretrained else _drawn(config)
     if getattr(config, "is_encoder_decoder", False):
         model = model.get_encoder()
     # Nothing reads a pooler's output, so that its weights would be counted, kept and never trained.
@@ -128,6 +126,13 @@ def read_model(folder: Path, config: Any, *, pretrained: bool) -> Any:
     if isinstance(pooler, torch.nn.Module) and next(pooler.parameters(), None) is not None:
         model.pooler = None
     return model
+
+
+def _drawn(config: Any) -> Any:
+    """Returns a model with random weights, in float32 whatever the published ones are stored in."""
+    from transformers import AutoModel
+
+    return _built(AutoModel.from_config, config, dtype=torch.float32)
 
 
 def _loaded(folder: Path, config: Any) -> Any:
@@ -139,6 +144,10 @@ def _loaded(folder: Path, config: Any) -> Any:
             where=f"{NAME}: {folder}",
             fix="method.encoder.weights=random, or write model.safetensors by save_pretrained",
         )
+    if (
+        torch.get_default_device().type == "meta"
+    ):  # asked for shapes alone, which transformers refuses to load
+        return _drawn(config)
     try:
         model, notes = _built(
             AutoModel.from_pretrained,
