@@ -316,7 +316,7 @@ class Engine(Primitives):
 
     def _get_ready(self) -> None:
         model = self.method.model
-        self.world.spread_([*model.parameters(), *model.buffers()])
+        self.world.spread_(model.state_dict().values())  # other buffers are made of data, alike everywhere
         if self.config.run.compile:
             model.compile()
         model.train()

@@ -46,7 +46,7 @@ class EncoderConfig:
         num_layers: layers of the built-in encoder.
         num_heads: attention heads of the built-in encoder.
         lr: peak learning rate; None is 1e-4 for pretrained weights and optimizer.lr for random ones.
-        warmup_steps: steps of linear warm-up of this rate.
+        warmup_steps: updates of the encoder over which this rate warms up; None is optimizer.warmup_steps.
     """
 
     name: str | None = None
@@ -67,7 +67,7 @@ class EncoderConfig:
     num_layers: int = setting(2, low=1)
     num_heads: int = setting(2, low=1)
     lr: float | None = setting(None, above=0)
-    warmup_steps: int = setting(0, low=0)
+    warmup_steps: int | None = setting(None, low=0)
 
     @property
     def pretrained(self) -> bool:
