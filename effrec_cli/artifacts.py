@@ -84,7 +84,8 @@ def open_run(path: Path, device: torch.device) -> OpenRun:
 
     Raises:
         ConfigError: `path` is no run folder, the run has not finished, or its map to raw ids is lost.
-        DataError: the weights are missing or damaged.
+        DataError: the weights are missing or damaged, or the method reads items' contents, which lie with the
+            dataset, and that is not here.
     """
     found = _result(path) if read_state(path) == DONE else result.read(path)
     config = compose.from_yaml(path / "config.yaml")
@@ -94,12 +95,23 @@ def open_run(path: Path, device: torch.device) -> OpenRun:
         raise _lost_map(path, DATASET)
     data = _dataset(config, dataset)
     method: Method = registry.implementation("methods", config.method.name)(config)
+    if data is None and method.reads_contents:
+        raise no_data(config, dataset)
     shape = data if data is not None else _shape_only(dataset, users, items)
     method.data = shape
     method.model = method.build(shape)
     method.load_state_dict(_weights(path))
     method.model.to(device).eval()
     return OpenRun(config, found, dataset, method, data, users, items)
+
+
+def no_data(config: Config, dataset: dict[str, Any]) -> DataError:
+    """Returns the error for a run that cannot be scored, since its dataset is not on this machine."""
+    return DataError(
+        f"The dataset of this run, {dataset['name']} ({dataset['hash'][:12]}), is not prepared here.",
+        where=f"data_root={config.data_root}",
+        fix=f"effrec data describe {dataset['name']} data_root={config.data_root}",
+    )
 
 
 def _result(path: Path) -> result.Result | None:

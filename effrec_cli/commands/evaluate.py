@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from effrec_cli import result
 from effrec_cli.arguments import Parser
-from effrec_cli.errors import ConfigError, DataError
+from effrec_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from effrec_cli.artifacts import OpenRun
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     opened = artifacts.open_run(options.run, env.resolve_device(options.device))
     _refuse_rankings_words(opened, options)
     if opened.data is None:
-        raise _no_data(opened)
+        raise artifacts.no_data(opened.config, opened.dataset)
     same_rule = options.seen in (None, opened.config.evaluation.seen)
     opened.config.evaluation = settings_of(opened, options)
     found = opened.method.judge(options.split)
@@ -91,15 +91,6 @@ def cut_offs(text: str) -> list[int]:
     if not all(word.isdecimal() and int(word) > 0 for word in words):
         raise ConfigError("Cut-offs are whole numbers above 0.", where=f"--ks {text}", fix="--ks 10,20")
     return sorted({int(word) for word in words})
-
-
-def _no_data(opened: OpenRun) -> DataError:
-    dataset = opened.dataset
-    return DataError(
-        f"The dataset of this run, {dataset['name']} ({dataset['hash'][:12]}), is not prepared here.",
-        where=f"data_root={opened.config.data_root}",
-        fix=f"effrec data describe {dataset['name']} data_root={opened.config.data_root}",
-    )
 
 
 def _agreement(opened: OpenRun, split: str, found: dict[str, float]) -> bool | None:

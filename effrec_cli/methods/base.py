@@ -57,6 +57,8 @@ class Method:
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("next_item",)
+    reads_contents: ClassVar[bool] = False
+    """Whether items are scored by what the dataset says of them: a run needs it beside its weights."""
     joins_empty: ClassVar[bool] = False
     """Whether a rank whose share of a step is empty runs `training_step` all the same, to work for others."""
     data: RecData

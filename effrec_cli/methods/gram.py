@@ -72,6 +72,7 @@ class GRAM(Method):
     """
 
     tasks: ClassVar[tuple[str, ...]] = tuple(TASKS)
+    reads_contents: ClassVar[bool] = True
     joins_empty: ClassVar[bool] = True
     """Ranks encode for each other, and each counts the encoder's updates for its rate."""
     _content: ContentTask | None = None
@@ -148,7 +149,8 @@ class GRAM(Method):
     def rate(self) -> EncoderRate:
         """The encoder's learning rate."""
         own, settings = self.config.method.encoder, self.config.optimizer
-        return EncoderRate(settings, own.peak_lr(settings.lr), own.warmup_steps)
+        warmup = settings.warmup_steps if own.warmup_steps is None else own.warmup_steps
+        return EncoderRate(settings, own.peak_lr(settings.lr), warmup)
 
     @cached_property
     def encoding(self) -> Encoding:

@@ -147,6 +147,18 @@ def test_what_cannot_train_is_refused_alike_by_validate(effrec, what):
     assert not Path("outputs").exists() or not list(Path("outputs").iterdir())
 
 
+def test_a_run_says_that_its_dataset_is_gone(effrec):
+    """Which holds what the encoder reads, also for a history given by hand."""
+    settings = [each for each in SMALL if not each.startswith("model")]
+    assert effrec("train", *settings, "run.max_steps=1", "run.dir=run").code == 0
+    Path("data").rename("elsewhere")
+    for words in (["evaluate", "run"], ["recommend", "run", "--history", "1,2"]):
+        done = effrec(*words)
+        assert done.code == 3, done.out + done.err
+        assert "The dataset of this run, synthetic" in done.err
+        assert "effrec data describe synthetic" in done.err
+
+
 def test_an_encoder_without_weights_is_refused_before_data_are_drawn(effrec):
     pytest.importorskip("transformers")
     Path("model").mkdir()

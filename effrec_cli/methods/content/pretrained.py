@@ -43,7 +43,8 @@ def folder_of(name: str, revision: str | None, say: Callable[[str], None]) -> Pa
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if name.count("/") > 1 or name.startswith((".", "~", "/")) or "\\" in name:
-            raise ConfigError(f"There is no folder '{name}'.", where=NAME, fix=f"{NAME}=FOLDER")
+            fix = f"{NAME}=FOLDER; to score a run that was trained from there, put the folder back"
+            raise ConfigError(f"There is no folder '{name}'.", where=NAME, fix=fix)
         return _fetched(name, revision, say)
     if revision is not None:
         what = f"revision={revision} would do nothing: '{name}' is a folder."
