@@ -64,6 +64,7 @@ def try_run(method: Method, batches: Batches, data: RecData, device: torch.devic
     Raises:
         EffrecError: the model, the method and the data do not fit each other.
     """
+    method.settle_memory(batches)
     growth, run = _Growth(device), method.config.run
     step = batches.batch(0, 0, Share(), 0).size
     micro_batch = -(-step // (run.accumulate * run.devices))

@@ -131,6 +131,12 @@ class Method:
         """Trains; the default runs the engine's loop. Methods without a loop compute their model here."""
         engine.loop()
 
+    def settle_memory(self, batches: Batches) -> None:
+        """Settles what depends on the memory that is free, the model being on its device.
+
+        Called before a step is tried to see what it takes; `fit` calls it where a method needs it.
+        """
+
     def footprint(self, data: RecData) -> Footprint:
         """Returns what a method without a loop will hold; one that trains a network is tried instead."""
         raise TypeError(f"{type(self).__name__} does not say what it will hold")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from effrec_cli import registry
-from effrec_cli.data.batches import Batch
+from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.types import RecData
 from effrec_cli.evaluation.scorer import Scorer
 from effrec_cli.methods.base import Method
@@ -185,13 +185,17 @@ class GRAM(Method):
 
     def fit(self, engine: Engine) -> None:
         """Trains; how long a cycle is and what is chosen by the memory that is free are settled first."""
-        mode = self.mode
-        self._settle_lower_states()
-        mode.begin(engine)
-        if isinstance(mode, SingleStep):
-            self._recompute = self._settled(engine).kept(self._kept_recompute)
-            mode.recompute = self._recompute.value
+        assert engine.batches is not None
+        self.settle_memory(engine.batches)
+        self.mode.begin(engine)
         super().fit(engine)
+
+    def settle_memory(self, batches: Batches) -> None:
+        """Settles which of the encoder's states and graphs are kept."""
+        self._settle_lower_states()
+        if isinstance(self.mode, SingleStep):
+            self._recompute = self._settled(batches).kept(self._kept_recompute)
+            self.mode.recompute = self._recompute.value
 
     def _settle_lower_states(self) -> None:
         """Keeps the states of the encoder's lower layers on all ranks or on none, and as the run began.
@@ -205,13 +209,13 @@ class GRAM(Method):
         encoder.keeps = not refused
         encoder.prepare()
 
-    def _settled(self, engine: Engine) -> Choice[bool]:
+    def _settled(self, batches: Batches) -> Choice[bool]:
         """Returns whether the graph is left away, by what one chunk of it takes here."""
-        own = self.config.method
+        own, micros = self.config.method, self.config.run.accumulate
         if own.recompute is not None:
             return Choice(own.recompute, "as given")
-        assert engine.batches is not None
-        return recompute_pays(self.encoding, engine, own.memory_share)
+        share = own.memory_share
+        return recompute_pays(self.encoding, batches, self._autocast, micros=micros, share=share)
 
     @property
     def kernel(self) -> str | None:

@@ -49,7 +49,9 @@ def test_a_method_has_the_task_of_its_runs_model():
 
 
 def test_no_task_that_fits_lists_the_pairs(both):
-    with pytest.raises(ConfigError, match=r"task 'knowledge' or 'news'; pairs that fit: .*bert4rec") as caught:
+    with pytest.raises(
+        ConfigError, match=r"task 'knowledge' or 'news'; pairs that fit: .*bert4rec"
+    ) as caught:
         task_for(("knowledge", "news"), "sasrec")
     assert caught.value.where == "model=sasrec"
     assert "both" in caught.value.fix

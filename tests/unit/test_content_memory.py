@@ -97,6 +97,13 @@ def test_recomputing_holds_far_less_than_end_to_end():
     assert recomputed < 0.2 * most_held(batch_size=LARGE, **BY_STEP["fused"])
 
 
+def pays(setup):
+    """Returns whether to recompute where half of the free memory may be taken."""
+    engine, micros = setup.engine, setup.engine.config.run.accumulate
+    options = {"micros": micros, "share": 0.5}
+    return graph_memory.recompute_pays(setup.encoding, engine.batches, engine.autocast, **options)
+
+
 @pytest.mark.parametrize("micros", [1, 4])
 def test_recomputing_is_chosen_where_the_graph_of_a_micro_batch_would_not_fit(micros, monkeypatch):
     """Judged by one chunk, and near to what the graph is then seen to hold."""
@@ -105,14 +112,14 @@ def test_recomputing_is_chosen_where_the_graph_of_a_micro_batch_would_not_fit(mi
     setup.engine.config.run.accumulate = micros
     for room, chosen in ((0.6, True), (1.6, False)):
         monkeypatch.setattr(graph_memory, "free_bytes", lambda _, free=2 * room * held: free)
-        assert graph_memory.recompute_pays(setup.encoding, setup.engine, 0.5).value is chosen
+        assert pays(setup).value is chosen
 
 
 def test_measuring_a_graph_leaves_no_trace():
     setup = Setup("single_step", tokens=60, batches=ToyBatches(LARGE), dropout=0.4)
     setup.encoder.eval()
     before = torch.get_rng_state()
-    graph_memory.recompute_pays(setup.encoding, setup.engine, 0.5)
+    pays(setup)
     assert torch.equal(torch.get_rng_state(), before)
     assert not setup.encoder.training
     assert set(setup.encoding.encoded.values()) == {0}

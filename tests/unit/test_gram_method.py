@@ -1,13 +1,16 @@
 """What method gram chooses by the memory that is free: one choice for all ranks and for the whole run."""
 
 import pytest
+import torch
 from content_helpers import ToyFilter, ToyTask
 from encoder_helpers import built
 
 from effrec_cli import compose
+from effrec_cli.data.load import load
 from effrec_cli.distributed import World
-from effrec_cli.methods.base import Method
+from effrec_cli.methods.content import graph_memory
 from effrec_cli.methods.gram import GRAM, ContentModel
+from effrec_cli.trial import try_run
 
 PLENTY, LITTLE = 1 << 40, 0
 
@@ -19,36 +22,48 @@ class WithAnother(World):
         return [True for _ in flags]
 
 
-def trained(free, monkeypatch, *, world=None, state=None, **settings):
-    """Returns a method whose training has begun, on a device with some free memory."""
-    monkeypatch.setattr(Method, "fit", lambda self, engine: None)
+def trained(free, *, world=None, state=None, **settings):
+    """Returns a method that is about to train, on a device with some free memory."""
     method = GRAM(compose.compose(["experiment=smoke_gram", "method.mode=e2e_dedup"]), world or World())
     method.recall(state or {})
     encoder = built(train="top", top_layers=1, **settings)
     encoder._free_bytes = lambda device: free
     method._content, method.model = ToyTask(), ContentModel(encoder, ToyFilter())
-    method.fit(None)
+    method.settle_memory(None)
     return method
 
 
 @pytest.mark.parametrize(("free", "kept"), [(PLENTY, True), (LITTLE, False)])
-def test_lower_states_are_kept_where_they_fit_and_a_resumed_run_does_as_it_began(free, kept, monkeypatch):
-    first = trained(free, monkeypatch)
+def test_lower_states_are_kept_where_they_fit_and_a_resumed_run_does_as_it_began(free, kept):
+    first = trained(free)
     assert (first.model.encoder.kept is not None) is kept
-    resumed = trained(PLENTY + LITTLE - free, monkeypatch, state=first.extra_state())
+    resumed = trained(PLENTY + LITTLE - free, state=first.extra_state())
     assert (resumed.model.encoder.kept is not None) is kept
 
 
-def test_lower_states_are_kept_by_all_ranks_or_by_none(monkeypatch):
-    method = trained(PLENTY, monkeypatch, world=WithAnother())
+def test_lower_states_are_kept_by_all_ranks_or_by_none():
+    method = trained(PLENTY, world=WithAnother())
     assert method.model.encoder.kept is None
     assert method.extra_state()["keeps_lower"] is False
 
 
-def test_the_best_weights_are_judged_with_lower_states_kept_as_in_training(monkeypatch):
-    encoder = trained(PLENTY, monkeypatch).model.encoder
+def test_the_best_weights_are_judged_with_lower_states_kept_as_in_training():
+    encoder = trained(PLENTY).model.encoder
     encoder._free_bytes = lambda device: LITTLE
     encoder.load_state_dict(encoder.state_dict())
     assert encoder.kept is None, "they are of the weights before"
     encoder.prepare()
     assert encoder.kept is not None
+
+
+@pytest.mark.parametrize(("free", "recomputes"), [(PLENTY, False), (LITTLE, True)])
+def test_a_look_at_memory_recomputes_where_training_would(free, recomputes, monkeypatch, tmp_path):
+    tiny = ["dataset.num_users=40", "dataset.num_items=60", "dataset.interactions_per_user=8"]
+    config = compose.compose(["experiment=smoke_gram", *tiny, f"data_root={tmp_path}"])
+    method = GRAM(config)
+    data = method.prepare(load(config.dataset, tmp_path, lambda line: None))
+    method.build(data)
+    monkeypatch.setattr(graph_memory, "free_bytes", lambda device: free)
+    try_run(method, method.batches(data), data, torch.device("cpu"))
+    assert method.mode.recompute is recomputes
+    assert ("method.recompute" in method.choices()) is True

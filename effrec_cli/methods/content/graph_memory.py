@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from effrec_cli.data.batches import Share
+from effrec_cli.data.batches import Batches, Share
 from effrec_cli.evaluation.blocks import free_bytes
 from effrec_cli.methods.content.chunks import Chunk
 from effrec_cli.methods.content.encoding import Context, Encoding
 from effrec_cli.methods.content.items import ITEMS
 from effrec_cli.methods.next_item.choice import Choice
 
-if TYPE_CHECKING:
-    from effrec_cli.engine import Engine
-
 _STEPS = 4
 """Steps whose items are counted; the largest micro-batch decides."""
 _GIB = 1 << 30
 
 
-def recompute_pays(encoding: Encoding, engine: Engine, share: float) -> Choice[bool]:
+def recompute_pays(
+    encoding: Encoding, batches: Batches, autocast: Context, *, micros: int, share: float
+) -> Choice[bool]:
     """Returns whether to encode again for the backward pass, since the graph would take too much memory.
 
     Args:
         encoding: of the items.
-        engine: about to train.
+        batches: to train on, with items.
+        autocast: the context of the run's precision.
+        micros: micro-batches of a step.
         share: of the free memory that the graph may take.
     """
-    steps, micros = range(min(_STEPS, engine.steps_per_epoch)), engine.config.run.accumulate
-    plans = [_mine(encoding, engine, step, micro, micros) for step in steps for micro in range(micros)]
+    steps = range(min(_STEPS, batches.steps_per_epoch))
+    plans = [_mine(encoding, batches, step, micro, micros) for step in steps for micro in range(micros)]
     tokens = max((sum(map(_tokens, chunks)) for chunks in plans), default=0)
     chunks = next((chunks for chunks in plans if chunks), None)
-    per_token = graph_bytes(encoding, chunks[0], engine.autocast) / _tokens(chunks[0]) if chunks else 0.0
+    per_token = graph_bytes(encoding, chunks[0], autocast) / _tokens(chunks[0]) if chunks else 0.0
     needed, free = per_token * tokens, share * free_bytes(encoding.device)
     (too_much,) = encoding.world.agree([needed > free])
     graph = "the graph of a micro-batch" if micros > 1 else "the graph of a step"
@@ -68,11 +67,10 @@ def graph_bytes(encoding: Encoding, chunk: Chunk, autocast: Context) -> int:
     return total
 
 
-def _mine(encoding: Encoding, engine: Engine, step: int, micro: int, micros: int) -> list[Chunk]:
+def _mine(encoding: Encoding, batches: Batches, step: int, micro: int, micros: int) -> list[Chunk]:
     """Returns the chunks that this rank encodes for a micro-batch of one of the first steps."""
-    assert engine.batches is not None
     share = Share(encoding.world.rank, encoding.world.size, micro, micros)
-    items = engine.batches.batch(0, step, share, step).host[ITEMS]
+    items = batches.batch(0, step, share, step).host[ITEMS]
     return encoding.mine(encoding.plan(items, 0))
 
 

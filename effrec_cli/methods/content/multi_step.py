@@ -13,6 +13,7 @@ from effrec_cli.data.batches import Batch
 from effrec_cli.errors import ConfigError
 from effrec_cli.methods.content.chunks import Chunk, Int64, Limits, packed
 from effrec_cli.methods.content.cycle import Cycle
+from effrec_cli.methods.content.items import PART
 from effrec_cli.methods.content.modes import Mode, Parts, rows_of
 from effrec_cli.methods.content.probe import Probe
 from effrec_cli.methods.content.selection import chosen
@@ -90,6 +91,8 @@ class MultiStep(Mode):
     def step(self, batch: Batch, engine: Engine) -> dict[str, Tensor]:
         """Runs one micro-batch of the filter on the cache; the last of a cycle also moves the encoder."""
         rows = rows_of(batch)
+        if batch.host[PART][0] == 0:
+            self._of_step = []  # of a step that was only tried
         self._refresh(rows, engine)
         loss, gradient, index = self.gradient_of(batch, rows, engine)
         self._of_step.append((rows, index, gradient))
