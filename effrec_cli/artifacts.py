@@ -22,6 +22,8 @@ from effrec_cli.tensorfile import is_whole, move_to, read_tensors, write_tensors
 
 IDS, DATASET = "ids", "dataset.json"
 MODEL = "model.safetensors"
+SERVED = "served.safetensors"
+"""What a method keeps beside its weights to score with where its dataset is not."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,14 @@ class OpenRun:
     items: Catalogue
 
 
-def save(folder: RunFolder, method: Method, data: RecData) -> None:
-    """Writes the weights (`model.safetensors`) and the maps from row numbers to raw ids (`ids/`).
+def save(folder: RunFolder, method: Method, data: RecData, kept: dict[str, torch.Tensor]) -> None:
+    """Writes the weights (`model.safetensors`), what scores without the dataset, and raw ids (`ids/`).
+
+    Args:
+        folder: of the run.
+        method: with the trained weights.
+        data: what it was trained on.
+        kept: the method's `keepsakes`.
 
     Raises:
         EnvironmentFault: the disk is full or read-only.
@@ -61,6 +69,8 @@ def save(folder: RunFolder, method: Method, data: RecData) -> None:
         if data.items.titles is not None:
             np.save(target / "titles.npy", data.items.titles, allow_pickle=False)
     write_json(target / DATASET, {"name": data.name, "hash": data.content_hash})
+    if kept:
+        write_tensors(folder.path / SERVED, kept)
     write_tensors(folder.model_path, method.state_dict())
 
 
@@ -85,7 +95,7 @@ def open_run(path: Path, device: torch.device) -> OpenRun:
     Raises:
         ConfigError: `path` is no run folder, the run has not finished, or its map to raw ids is lost.
         DataError: the weights are missing or damaged, or the method reads items' contents, which lie with the
-            dataset, and that is not here.
+            dataset, and that is not here, nor anything kept to do without.
     """
     found = _result(path) if read_state(path) == DONE else result.read(path)
     config = compose.from_yaml(path / "config.yaml")
@@ -96,7 +106,9 @@ def open_run(path: Path, device: torch.device) -> OpenRun:
     data = _dataset(config, dataset)
     method: Method = registry.implementation("methods", config.method.name)(config)
     if data is None and method.reads_contents:
-        raise no_data(config, dataset)
+        if not (path / SERVED).is_file():
+            raise no_data(config, dataset)
+        method.serve(move_to(read_tensors(path / SERVED)[0], torch.device("cpu")))
     shape = data if data is not None else _shape_only(dataset, users, items)
     method.data = shape
     method.model = method.build(shape)

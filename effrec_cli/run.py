@@ -122,8 +122,9 @@ def _leave_results(
 ) -> None:
     """Writes the weights, the maps to raw ids and result.json."""
     method, world = engine.method, engine.world
+    kept = method.keepsakes()
     if world.is_main:
-        artifacts.save(folder, method, data)
+        artifacts.save(folder, method, data, kept)
     world.wait()
     cost = engine.meter.costs(
         method.model,

@@ -58,7 +58,7 @@ class Method:
 
     tasks: ClassVar[tuple[str, ...]] = ("next_item",)
     reads_contents: ClassVar[bool] = False
-    """Whether items are scored by what the dataset says of them: a run needs it beside its weights."""
+    """Whether items are scored by what the dataset says of them: a run needs it, or `keepsakes`."""
     joins_empty: ClassVar[bool] = False
     """Whether a rank whose share of a step is empty runs `training_step` all the same, to work for others."""
     data: RecData
@@ -187,6 +187,16 @@ class Method:
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the tensors that make the trained model."""
         return dict(self.model.state_dict())
+
+    def keepsakes(self) -> dict[str, Tensor]:
+        """Returns what is kept beside the weights to score with where the dataset is not; none by default.
+
+        Every rank calls it.
+        """
+        return {}
+
+    def serve(self, kept: dict[str, Tensor]) -> None:
+        """Takes `keepsakes` before `build`, which then makes what scores by them; ignored by default."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes the tensors of `state_dict` back."""

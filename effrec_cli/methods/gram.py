@@ -39,6 +39,8 @@ TASKS = {
     "knowledge_tracing": "effrec_cli.methods.content.tracing:KnowledgeTracing",
 }
 
+ITEM_VECTORS = "item_vectors"
+
 _MODES: dict[str, type[Mode]] = {
     "e2e": PerOccurrence,
     "e2e_dedup": EndToEnd,
@@ -79,6 +81,7 @@ class GRAM(Method):
     _recompute: Choice[bool] | None = None
     _kept_recompute: bool | None = None
     _kept_lower: bool | None = None
+    _served: Tensor | None = None
 
     @property
     def kind(self) -> type[Mode]:
@@ -111,6 +114,9 @@ class GRAM(Method):
         """Returns encoder and filter on the CPU, what is random in them drawn from the run's seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
+            if self._served is not None:
+                self.model = ContentModel(nn.Identity(), self.content.filter(self._served.shape[1]))
+                return self.model
             cache = Path(self.config.data_root) / "tokens" if self.config.data_root else None
             encoder = build_encoder(self.config.method.encoder, self.content.contents, cache, self._say)
             self.model = ContentModel(encoder, self.content.filter(encoder.dim))
@@ -247,7 +253,23 @@ class GRAM(Method):
 
     def table(self) -> Tensor:
         """Returns the vectors of the whole catalogue [V, d] by the current weights, without dropout."""
+        if self._served is not None:
+            return self._served.to(next(self.model.parameters()).device)
         return self.mode.table(self._autocast)
+
+    def keepsakes(self) -> dict[str, Tensor]:
+        """Returns the vectors of the catalogue where the task ranks it."""
+        return {ITEM_VECTORS: self.table()} if hasattr(self.content, "scorer") else {}
+
+    def serve(self, kept: dict[str, Tensor]) -> None:
+        """Takes the vectors, so that neither the encoder nor what items say is needed to rank."""
+        self._served = kept[ITEM_VECTORS]
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes the tensors of `state_dict` back; of a model that serves, the filter's alone."""
+        if self._served is not None:
+            state = {name: tensor for name, tensor in state.items() if name.startswith("filter.")}
+        super().load_state_dict(state)
 
     def scorer(self) -> Scorer:
         """Returns what ranks the catalogue, where the task's model can.

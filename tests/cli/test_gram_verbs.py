@@ -147,13 +147,17 @@ def test_what_cannot_train_is_refused_alike_by_validate(effrec, what):
     assert not Path("outputs").exists() or not list(Path("outputs").iterdir())
 
 
-def test_a_run_says_that_its_dataset_is_gone(effrec):
-    """Which holds what the encoder reads, also for a history given by hand."""
+def test_where_the_dataset_is_gone_a_ranking_goes_on_by_kept_vectors(effrec):
     settings = [each for each in SMALL if not each.startswith("model")]
     assert effrec("train", *settings, "run.max_steps=1", "run.dir=run").code == 0
+    words = ["recommend", "run", "--history", "101,104", "--json"]
+    before = effrec(*words)
+    assert before.code == 0, before.err
     Path("data").rename("elsewhere")
-    for words in (["evaluate", "run"], ["recommend", "run", "--history", "1,2"]):
-        done = effrec(*words)
+    assert effrec(*words).out == before.out
+    judged = effrec("evaluate", "run")
+    Path("run/served.safetensors").unlink()
+    for done in (judged, effrec(*words)):
         assert done.code == 3, done.out + done.err
         assert "The dataset of this run, synthetic" in done.err
         assert "effrec data describe synthetic" in done.err

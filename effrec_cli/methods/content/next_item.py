@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import effrec_kernels
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from effrec_cli.data.batches import Batch
 from effrec_cli.data.candidates import CandidateBatches
-from effrec_cli.data.contents import contents_of
+from effrec_cli.data.contents import Contents, contents_of
 from effrec_cli.data.next_item import batch_size_for
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
@@ -59,13 +60,20 @@ class NextItem:
         if config.model.name not in FILTERS:
             raise _reads_no_vectors(config)
         self.config, self.data = config, data
-        self.contents = contents_of(data)
         self.num_items = data.num_items
         self.train_counts = data.train_counts()
         if config.method.batch_size is None:
             config.method.batch_size = batch_size_for(data, config.model.max_length, self._own.window)
-        self._batches = self._made_batches()
-        self.training_rows = int(self._batches.targets_per_epoch)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What the items say."""
+        return contents_of(self.data)
+
+    @property
+    def training_rows(self) -> int:
+        """Rows with a loss in an epoch."""
+        return int(self.batches().targets_per_epoch)
 
     @property
     def _own(self) -> NextItemSettings:
@@ -80,7 +88,8 @@ class NextItem:
         """Returns windows over the users' training items, and what a step's targets are told from."""
         return self._batches
 
-    def _made_batches(self) -> CandidateBatches:
+    @cached_property
+    def _batches(self) -> CandidateBatches:
         own, config = self._own, self.config
         return CandidateBatches(
             self.data,
