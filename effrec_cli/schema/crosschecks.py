@@ -139,7 +139,7 @@ def _gram(config: Config) -> Iterator[Problem]:
         what = "The encoder reads what items say, and no column of titles or texts is named."
         fix = "dataset.title=COLUMN, with dataset.items_path=FILE where a table of items has it"
         yield Problem("dataset.title", what, fix=fix)
-    if (own.mode, own.learns_by) == ("multi_step", "regress") and precision in ("bf16", "fp16"):
+    if (own.mode, own.update) == ("multi_step", "regress") and precision in ("bf16", "fp16"):
         what = f"update=regress subtracts vectors that differ by a gradient, which {precision} rounds away."
         yield Problem("run.precision", what, fix="run.precision=fp32, or method.update=inject_multi")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from effrec_cli.schema.content_next_item import NextItemSettings, next_item_problems
 from effrec_cli.schema.encoder import EncoderConfig, encoder_problems
@@ -11,7 +11,7 @@ from effrec_cli.schema.fields import setting
 from effrec_cli.schema.problems import Problem, unused_problems
 
 MODES = ("single_step", "multi_step", "e2e", "e2e_dedup", "frozen")
-UPDATES = ("auto", "inject_single", "inject_multi", "regress")
+UPDATES = ("inject_single", "inject_multi", "regress")
 # Where each of these is looked at: any other setting of its would change nothing, and is refused. `period`,
 # `period_unit` and `update` are not among them, so that one value may stand in a sweep over all modes.
 LOOKED_AT: dict[str, tuple[str, tuple[object, ...]]] = {
@@ -46,7 +46,7 @@ class GRAMConfig:
         period_unit: `steps` or `epochs`.
         update: how the encoder learns from a cycle: `inject_single` by one update, as if gradients had been
             accumulated; `inject_multi` by one for every `update_items` items; `regress` by the paper's fit to
-            drifted vectors; `auto` is the first for a period in steps and the second for one in epochs.
+            drifted vectors.
         update_items: items of an update of `inject_multi` and `regress`, over all processes; None is as many
             as `encoder.batch_tokens` holds, on each of them.
         passes: of `regress` over a cycle's items.
@@ -72,7 +72,7 @@ class GRAMConfig:
     memory_share: float = setting(0.5, above=0, high=1)
     period: float = setting(10.0, above=0)
     period_unit: str = setting("steps", choices=("steps", "epochs"))
-    update: str = setting("auto", choices=UPDATES)
+    update: str = setting("inject_single", choices=UPDATES)
     update_items: int | None = setting(32, low=1)
     passes: int = setting(1, low=1)
     drift: float | None = setting(None, low=0)
@@ -88,18 +88,11 @@ class GRAMConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
     @property
-    def learns_by(self) -> str:
-        """What `update` comes to."""
-        if self.update != "auto":
-            return self.update
-        return "inject_single" if self.period_unit == "steps" else "inject_multi"
-
-    @property
     def drift_rate(self) -> float:
         """What a vector's gradient is multiplied with to move it inside a cycle."""
         if self.drift is not None:
             return self.drift
-        return 1.0 if self.learns_by == "regress" else 0.0
+        return 1.0 if self.update == "regress" else 0.0
 
 
 def gram_problems(own: GRAMConfig, task: str | None) -> Iterator[Problem]:
@@ -113,9 +106,7 @@ def gram_problems(own: GRAMConfig, task: str | None) -> Iterator[Problem]:
     by_update = {name: ("update", values) for name, values in OF_UPDATE.items()}
     by_mode = dict.fromkeys(OF_UPDATE, ("mode", ("multi_step",)))
     multi_step = own.mode == "multi_step"
-    yield from unused_problems(
-        replace(own, update=own.learns_by), by_update if multi_step else by_mode, "method"
-    )
+    yield from unused_problems(own, by_update if multi_step else by_mode, "method")
     yield from _multi_step(own)
     if task not in (None, "news") and own.num_negatives is not None:
         what = f"It would do nothing: it is for task news, and the run's is {task}."
@@ -144,7 +135,7 @@ def _multi_step(own: GRAMConfig) -> Iterator[Problem]:
     if own.update == "regress" and own.drift == 0:
         what = "regress fits the encoder to where vectors have moved: without drift nothing is to learn."
         yield Problem("method.drift", what, fix="method.drift=1, or method.update=inject_multi")
-    if own.update_share == 1 and own.update_by != "gradient" and own.learns_by != "regress":
+    if own.update_share == 1 and own.update_by != "gradient" and own.update != "regress":
         what = f"update_by={own.update_by} would do nothing: with update_share=1 no item has to wait."
         yield Problem("method.update_by", what, fix="method.update_share=0.5, or leave update_by out")
     if own.adapt_period and not own.probe_every:

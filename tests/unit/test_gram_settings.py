@@ -13,7 +13,7 @@ KEPT = [
     *({"mode": mode, "period": 3.0, "update": "inject_multi"} for mode in MODES),
     {"recompute": True},
     {"recompute": False, "memory_share": 0.2},
-    {**MULTI, "period": 0.5, "period_unit": "epochs", "update_items": 8},
+    {**MULTI, "period": 0.5, "period_unit": "epochs", "update": "inject_multi", "update_items": 8},
     {**MULTI, "refresh": "eager", "probe_every": 2, "adapt_period": True},
     {**MULTI, "drift": 0.5},
     {**SHARED, "update_by": "age"},

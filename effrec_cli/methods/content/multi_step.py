@@ -79,7 +79,7 @@ class MultiStep(Mode):
             ConfigError: the encoder is to regress in 16 bits, whose rounding is larger than any gradient.
         """
         settings = self.parts.settings
-        if settings.learns_by == "regress" and engine.precision != "fp32":
+        if settings.update == "regress" and engine.precision != "fp32":
             raise ConfigError(
                 "update=regress subtracts vectors that differ by a gradient: in 16 bits noise alone is left.",
                 where=f"run.precision={engine.precision}",
@@ -187,7 +187,7 @@ class MultiStep(Mode):
     def _end(self, engine: Engine) -> None:
         """Moves the encoder and starts a new cycle."""
         self.probe.look(engine)
-        if self.parts.settings.learns_by == "regress":
+        if self.parts.settings.update == "regress":
             self._regress(engine)
         else:
             self._inject(engine)
@@ -197,7 +197,7 @@ class MultiStep(Mode):
         """Gives the encoder the vector-Jacobian products of G, in one update or one a chunk."""
         encoding, cycle = self.parts.encoding, self.cycle
         rows = chosen(cycle, self.parts.task.train_counts, self.parts.settings)
-        together = self.parts.settings.learns_by == "inject_single"
+        together = self.parts.settings.update == "inject_single"
         index = encoding.index(rows)
         for chunks in self._rounds(self._chunks(rows), together=together):
             for chunk in chunks:
@@ -260,7 +260,7 @@ class MultiStep(Mode):
     def _update_items(self) -> int | None:
         """Most items of a chunk: this rank's part of one update where each round of chunks makes one."""
         settings, ranks = self.parts.settings, self.parts.encoding.world.size
-        if settings.learns_by == "inject_single" or settings.update_items is None:
+        if settings.update == "inject_single" or settings.update_items is None:
             return None
         return -(-settings.update_items // ranks)
 
