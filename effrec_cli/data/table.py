@@ -97,6 +97,8 @@ class TableSource:
         self._bad = BadRows(self.config.bad_rows)
         self._labelled, self._titles = LabelledRows(), {}
         files = self._files()
+        if "items_path" in files:
+            self._check_item_table(files["items_path"])
         columns = self._columns(files["path"])
         ready_made = "valid_path" in files or "test_path" in files
         size = self.bytes_to_read
@@ -172,16 +174,25 @@ class TableSource:
             self._read_item_table(files["items_path"], item_ids)
         return np.array([self._titles.get(item, "") for item in item_ids.tolist()], dtype=np.str_)
 
-    def _read_item_table(self, path: Path, item_ids: NDArray[Any]) -> None:
-        """Keeps the titles of the wanted items from a table of items."""
-        text = item_ids.dtype.kind == "U"
+    def _item_columns(self, text: bool) -> list[Column]:
+        """Returns the columns of the table of items, whose ids are texts or whole numbers."""
         named = self.config.items_item or self.config.item
-        columns = [
+        return [
             Column("item", named, Text() if text else Whole(), setting="items_item"),
             Column("title", str(self.config.title), Text(required=False)),
         ]
+
+    def _check_item_table(self, path: Path) -> None:
+        """Refuses a table of items that lacks a column, before the log is read."""
+        columns = self._item_columns(text=True)
+        if not all(self._samples(path, column.name) for column in columns):
+            next(self._read(path, columns, BadRows(self.config.bad_rows)), None)
+
+    def _read_item_table(self, path: Path, item_ids: NDArray[Any]) -> None:
+        """Keeps the titles of the wanted items from a table of items."""
+        text = item_ids.dtype.kind == "U"
         bad = BadRows(self.config.bad_rows)
-        for block in self._read(path, columns, bad):
+        for block in self._read(path, self._item_columns(text), bad):
             wanted = lookup(item_ids, block["item"].astype(np.str_) if text else block["item"]) >= 0
             self._keep_titles(block["item"][wanted], block["title"][wanted])
         if bad.dropped:

@@ -206,6 +206,18 @@ def test_titles_from_a_table_of_items(tmp_path, ids):
     assert data.items.titles.tolist() == ["", "Blue, deep"]
 
 
+@pytest.mark.parametrize(("wrong", "said"), [({"title": "nmae"}, "nmae"), ({"items_item": "id"}, "id")])
+def test_a_table_of_items_without_a_column_is_refused_before_the_log_is_read(tmp_path, wrong, said):
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,time\n1,7,not a time\n")
+    items = tmp_path / "items.csv"
+    items.write_text("item,name\n7,a title\n")
+    with pytest.raises(DataError, match=f"no column called '{said}'") as caught:
+        loaded(tmp_path, path=log, items_path=str(items), **{"title": "name", "time": "time", **wrong})
+    assert str(items) in caught.value.where
+
+
+
 def test_rows_labelled_0_are_no_interactions_but_are_kept_aside(tmp_path):
     text = "user,item,time,click\n1,10,5,1\n1,11,6,0\n2,12,7,0\n1,12,8,1.0\n"
     data = loaded(tmp_path, path=written(tmp_path, text), time="time", label="click")
