@@ -91,7 +91,7 @@ class Engine(Primitives):
         self._outlook: Outlook | None = None
         self._started: float | None = None
         self._saved_at = time.monotonic()
-        self._late = False
+        self._late = self._stepping = False
         self._saved: tuple[int, int | None] | None = None
 
     # What a run asks for.
@@ -207,11 +207,12 @@ class Engine(Primitives):
         optimizer = self.config.optimizer
         self.set_rates(learning_rate(self.steps, self.total_steps, optimizer) / optimizer.lr)
         micros = self.config.run.accumulate
+        self._stepping = True
         for micro in range(micros):
             self.last_micro_batch = micro == micros - 1
             plant(mix(self.config.seed, self.steps, self.world.rank, micro), self.world.device)
             self._learn(feeder.next())
-        self.steps += 1
+        self.steps, self._stepping = self.steps + 1, False
         self.totals.step_done()
         if self.steps % self.steps_per_epoch == 0:
             self.meter.epoch_ended()
@@ -352,9 +353,9 @@ class Engine(Primitives):
             end=self.total_steps,
         )
 
-    def _epoch_number(self) -> int:
-        """Returns the epoch that the last step belongs to, counted from 1."""
-        return max(0, self.steps - 1) // self.steps_per_epoch + 1
+    def _epoch_number(self, step: int | None = None) -> int:
+        """Returns the epoch that the last step, or step number `step`, belongs to; both count from 1."""
+        return max(0, (self.steps if step is None else step) - 1) // self.steps_per_epoch + 1
 
     def _log(self) -> None:
         """Records the mean loss since the last time; here the host waits for the device."""
@@ -372,12 +373,16 @@ class Engine(Primitives):
             self._say(words)
 
     def note(self, kind: str, values: dict[str, float]) -> None:
-        """Records what a method has found out about its training, as a line of metrics.jsonl."""
-        self._record(kind, values)
+        """Records what a method has found out about its training, as a line of metrics.jsonl.
 
-    def _record(self, kind: str, values: dict[str, float]) -> None:
+        Within a step that is after it, as all else is recorded.
+        """
+        self._record(kind, values, self.steps + self._stepping)
+
+    def _record(self, kind: str, values: dict[str, float], step: int | None = None) -> None:
         if self.world.is_main:
-            place = {"kind": kind, "step": self.steps, "epoch": self._epoch_number()}
+            step = self.steps if step is None else step
+            place = {"kind": kind, "step": step, "epoch": self._epoch_number(step)}
             self.folder.append_metrics({**place, **values, "elapsed_s": round(self.elapsed_s, 3)})
 
     def _save(self) -> None:

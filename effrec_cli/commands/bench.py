@@ -94,7 +94,7 @@ def _list(options: argparse.Namespace) -> int:
         say(f"{name:<12}{summary}")
         if name not in suites.SCRIPTS:
             for cell in suites.module(name).cells(wanted):
-                say(f"    {cell.name}: {', '.join(cell.peers)}")
+                say(f"    {cell.name}: {' | '.join(cell.peers)}")
     return 0
 
 

@@ -655,3 +655,21 @@ def test_a_compiled_run_learns_like_any_other(tmp_path):
     assert results[0].keys() == results[1].keys()
     for name, tensor in results[0].items():
         torch.testing.assert_close(results[1][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_what_a_method_notes_in_a_step_is_recorded_after_it(tmp_path):
+    """As its loss is: the last step of an epoch belongs to that epoch."""
+    config = make_config(run__max_epochs=2)
+    engine = make_engine(tmp_path, config)
+    step = engine.method.training_step
+
+    def noting(batch, on):
+        on.note("found", {"value": float(batch.step)})
+        return step(batch, on)
+
+    engine.method.training_step = noting
+    engine.loop()
+    engine.note("found", {"value": -1.0})
+    found = metrics(tmp_path, "found")
+    assert [(each["step"], each["value"]) for each in found] == [*((n + 1, n) for n in range(8)), (8, -1)]
+    assert [each["epoch"] for each in found] == 4 * [1] + 5 * [2]
