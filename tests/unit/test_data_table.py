@@ -217,7 +217,6 @@ def test_a_table_of_items_without_a_column_is_refused_before_the_log_is_read(tmp
     assert str(items) in caught.value.where
 
 
-
 def test_rows_labelled_0_are_no_interactions_but_are_kept_aside(tmp_path):
     text = "user,item,time,click\n1,10,5,1\n1,11,6,0\n2,12,7,0\n1,12,8,1.0\n"
     data = loaded(tmp_path, path=written(tmp_path, text), time="time", label="click")
