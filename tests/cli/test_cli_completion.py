@@ -44,7 +44,10 @@ def complete(effrec, monkeypatch):
         ("effrec data fetch ml-20m ", []),
         ("effrec --v", ["--version"]),
         ("effrec train method=i", ["method=itemknn"]),
-        ("effrec train method=", ["method=cce", "method=ease", "method=gram", "method=itemknn", "method=pop"]),
+        (
+            "effrec train method=",
+            ["method=cce", "method=ease", "method=gram", "method=itemknn", "method=pop"],
+        ),
         ("effrec validate model=sas", ["model=sasrec"]),
         ("effrec train method=ease method.l", ["method.l2=", "method.last="]),
         ("effrec train -m method=i", ["method=itemknn"]),
