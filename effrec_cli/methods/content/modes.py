@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,7 +41,7 @@ class Parts:
     seed: int
 
 
-class Mode:
+class Mode(ABC):
     """One way to train an encoder and a filter; see the subclasses.
 
     Attributes:
@@ -54,9 +55,9 @@ class Mode:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
 
+    @abstractmethod
     def step(self, batch: Batch, engine: Engine) -> dict[str, Tensor]:
         """Runs one micro-batch, and after the last one the updates; returns scalars to log."""
-        raise NotImplementedError
 
     def begin(self, engine: Engine) -> None:
         """Gets ready to train, after a checkpoint was put back."""
@@ -100,12 +101,12 @@ class Mode:
         """Returns a seed for what the encoder draws in this micro-batch, on this rank where it is alone."""
         return mix(self.parts.seed, batch.step, *batch.host[PART].tolist())
 
-    def report(self, loss: Tensor, **more: Tensor) -> dict[str, Tensor]:
+    def report(self, loss: Tensor) -> dict[str, Tensor]:
         """Returns what is logged: the loss, and how many items this micro-batch had encoded."""
         encoded = self.parts.encoding.encoded
         counts = {f"encoded_{name}": torch.tensor(float(count)) for name, count in encoded.items()}
         encoded.update(dict.fromkeys(encoded, 0))
-        return {"loss": loss.detach(), **counts, **more}
+        return {"loss": loss.detach(), **counts}
 
 
 class EndToEnd(Mode):
