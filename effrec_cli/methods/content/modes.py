@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,7 +40,7 @@ class Parts:
     seed: int
 
 
-class Mode(ABC):
+class Mode:
     """One way to train an encoder and a filter; see the subclasses.
 
     Attributes:
@@ -55,9 +54,9 @@ class Mode(ABC):
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
 
-    @abstractmethod
     def step(self, batch: Batch, engine: Engine) -> dict[str, Tensor]:
         """Runs one micro-batch, and after the last one the updates; returns scalars to log."""
+        raise TypeError(f"{type(self).__name__} does not say how it steps")
 
     def begin(self, engine: Engine) -> None:
         """Gets ready to train, after a checkpoint was put back."""
