@@ -82,6 +82,8 @@ class GRAM(Method):
     _kept_recompute: bool | None = None
     _kept_lower: bool | None = None
     _served: Tensor | None = None
+    _judged: Tensor | None = None
+    """The vectors last judged by, as long as no weight has moved since: what a run keeps is encoded once."""
 
     @property
     def kind(self) -> type[Mode]:
@@ -173,10 +175,12 @@ class GRAM(Method):
 
     def training_step(self, batch: Batch, engine: Engine) -> dict[str, Tensor]:
         """Runs one micro-batch as the mode does."""
+        self._judged = None
         return self.mode.step(batch, engine)
 
     def settle(self, engine: Engine) -> None:
         """Lets the encoder have what a cycle has gathered so far."""
+        self._judged = None
         self.mode.settle(engine)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -246,8 +250,9 @@ class GRAM(Method):
             if limit is not None:
                 self.encoding.table(self._autocast, only_first=True)
                 return {}
+            self._judged = self.table()
             with torch.no_grad():
-                return self.content.judge(self._parts_of_model.filter, self.table(), part, self.world)
+                return self.content.judge(self._parts_of_model.filter, self._judged, part, self.world)
         finally:
             self.model.train(training)
 
@@ -259,7 +264,9 @@ class GRAM(Method):
 
     def keepsakes(self) -> dict[str, Tensor]:
         """Returns the vectors of the catalogue where the task ranks it."""
-        return {ITEM_VECTORS: self.table()} if hasattr(self.content, "scorer") else {}
+        if not hasattr(self.content, "scorer"):
+            return {}
+        return {ITEM_VECTORS: self.table() if self._judged is None else self._judged}
 
     def serve(self, kept: dict[str, Tensor]) -> None:
         """Takes the vectors, so that neither the encoder nor what items say is needed to rank."""
@@ -267,6 +274,7 @@ class GRAM(Method):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes the tensors of `state_dict` back; of a model that serves, the filter's alone."""
+        self._judged = None
         if self._served is not None:
             state = {name: tensor for name, tensor in state.items() if name.startswith("filter.")}
         super().load_state_dict(state)

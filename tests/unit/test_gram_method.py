@@ -67,3 +67,22 @@ def test_a_look_at_memory_recomputes_where_training_would(free, recomputes, monk
     try_run(method, method.batches(data), data, torch.device("cpu"))
     assert method.mode.recompute is recomputes
     assert ("method.recompute" in method.choices()) is True
+
+
+def test_what_a_run_keeps_is_what_it_was_judged_by_and_encoded_once(tmp_path):
+    tiny = ["dataset.num_users=40", "dataset.num_items=60", "dataset.interactions_per_user=8"]
+    words = ["experiment=smoke_gram", "model=sasrec", "model.dim=32", *tiny, f"data_root={tmp_path}"]
+    method = GRAM(compose.compose(words))
+    data = method.prepare(load(method.config.dataset, tmp_path, lambda line: None))
+    method.build(data)
+    tables = []
+    encode = method.encoding.table
+    method.encoding.table = lambda *words, **named: tables.append(encode(*words, **named)) or tables[-1]
+    method.judge("test")
+    assert method.keepsakes()["item_vectors"] is tables[0]
+    assert len(tables) == 1
+    state = {name: tensor + 0.1 for name, tensor in method.state_dict().items()}
+    method.load_state_dict(state)
+    moved = method.keepsakes()["item_vectors"]
+    assert len(tables) == 2
+    assert not torch.equal(moved, tables[0]), "other weights, other vectors"
