@@ -331,7 +331,8 @@ class Engine(Primitives):
         between = self.steps_per_epoch * self.config.run.validate_every
         self.progress.start(self.steps, self.total_steps, samples_per_step, between)
         pace, device = self.progress.pace, env.device_words(self.world.device, self.world.size)
-        self._outlook = Outlook(self.config, self.steps_per_epoch, device, pace)
+        cycle = self.method.cycle_steps
+        self._outlook = Outlook(self.config, self.steps_per_epoch, device, pace, cycle)
         self.meter.start()
         if self.steps % self.steps_per_epoch:
             self.meter.epoch_started()

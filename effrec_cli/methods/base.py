@@ -137,6 +137,11 @@ class Method:
         Called before a step is tried to see what it takes; `fit` calls it where a method needs it.
         """
 
+    @property
+    def cycle_steps(self) -> int:
+        """Steps after which their cost repeats: so many tell how fast training goes."""
+        return 1
+
     def footprint(self, data: RecData) -> Footprint:
         """Returns what a method without a loop will hold; one that trains a network is tried instead."""
         raise TypeError(f"{type(self).__name__} does not say what it will hold")

@@ -178,6 +178,11 @@ class GRAM(Method):
         self._judged = None
         return self.mode.step(batch, engine)
 
+    @property
+    def cycle_steps(self) -> int:
+        """Steps of a cycle; its last one moves the encoder."""
+        return self.mode.period if isinstance(self.mode, MultiStep) else 1
+
     def settle(self, engine: Engine) -> None:
         """Lets the encoder have what a cycle has gathered so far."""
         self._judged = None

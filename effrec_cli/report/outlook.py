@@ -13,7 +13,7 @@ from effrec_cli.schema.protocols import monitor_of
 _STEPS, _SECONDS = 5, 1.0
 """What is measured before a word: fewer steps, or a shorter time, would say little."""
 _LONG_S = 10.0
-"""So long nobody is kept waiting, however slow the steps are."""
+"""So long nobody is kept waiting, however slow steps are that are alike."""
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Outlook:
         steps_per_epoch: optimizer steps in an epoch.
         device: what is trained on, in words.
         pace: what has been measured.
+        cycle: steps after which their cost repeats; a validation may come before.
         told: whether it has been said.
     """
 
@@ -32,6 +33,7 @@ class Outlook:
     steps_per_epoch: int
     device: str
     pace: Pace
+    cycle: int = 1
     told: bool = False
 
     def words(self, elapsed_s: float) -> str | None:
@@ -56,8 +58,9 @@ class Outlook:
 
     def _enough(self) -> bool:
         steps, seconds = self.pace.measured
-        validated = self.pace.validation_s is not None
-        return validated or seconds >= _LONG_S or (steps >= _STEPS and seconds >= _SECONDS)
+        if self.pace.validation_s is not None:
+            return True
+        return steps >= self.cycle and (seconds >= _LONG_S or (steps >= _STEPS and seconds >= _SECONDS))
 
     def _validation(self) -> str:
         took = self.pace.validation_s

@@ -1,5 +1,7 @@
 """What method gram chooses by the memory that is free: one choice for all ranks and for the whole run."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from content_helpers import ToyFilter, ToyTask
@@ -86,3 +88,18 @@ def test_what_a_run_keeps_is_what_it_was_judged_by_and_encoded_once(tmp_path):
     moved = method.keepsakes()["item_vectors"]
     assert len(tables) == 2
     assert not torch.equal(moved, tables[0]), "other weights, other vectors"
+
+
+@pytest.mark.parametrize(
+    ("mode", "steps"),
+    [
+        (["method.mode=multi_step", "method.period=3"], 3),
+        (["method.mode=multi_step", "method.period=0.5", "method.period_unit=epochs"], 4),
+        (["method.mode=single_step"], 1),
+    ],
+)
+def test_how_fast_it_goes_is_told_from_whole_cycles(mode, steps, tmp_path):
+    method = GRAM(compose.compose(["experiment=smoke_gram", *mode, f"data_root={tmp_path}"]))
+    method._content, method.model = ToyTask(), ContentModel(built(), ToyFilter())
+    method.mode.begin(SimpleNamespace(steps_per_epoch=8, precision="fp32"))
+    assert method.cycle_steps == steps

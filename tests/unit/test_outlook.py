@@ -84,6 +84,12 @@ def test_it_waits_until_enough_is_measured(steps, step_s, said):
     assert (words(trained(steps, step_s)) is not None) == said
 
 
+@pytest.mark.parametrize(("steps", "said"), [(10, False), (11, True)])
+def test_steps_that_differ_are_measured_over_a_whole_cycle(steps, said):
+    found = Outlook(make_config(), 84, PLACE, trained(steps, 11.0), cycle=10).words(40.0)
+    assert (found is not None) == said
+
+
 def test_the_end_of_a_short_first_epoch_is_enough():
     clock = Clock()
     pace = trained(3, 0.01, clock=clock)
