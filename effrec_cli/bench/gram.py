@@ -7,11 +7,12 @@ each. Steps are those of `effrec train` (encoder, filter, task, mode, optimizers
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from effrec_cli.bench.gram_work import SMALL, TINY, encoder_name, prepared
+from effrec_cli.bench.gram_work import SMALL, TINY, encoder_name, prepared, texts_of
 from effrec_cli.bench.suites import Cell, Options, Trial
 
 UNITS = {
@@ -128,17 +129,23 @@ _QUICK = {
 
 
 def cells(options: Options) -> list[Cell]:
-    """Returns the shapes for a device; a folder in `EFFREC_ENCODER` brings the encoder on a CPU."""
+    """Returns the shapes for a device; on a CPU `EFFREC_ENCODER` and `EFFREC_TEXTS` bring what encodes what.
+
+    Raises:
+        ConfigError: there are texts, and no encoder of the user's to read them.
+    """
     encoder = TINY if options.quick else encoder_name(options.device)
     named = encoder not in (TINY, SMALL) and options.device.type == "cpu"
     by_device = _GPU if options.device.type == "cuda" else _NAMED if named else _CPU
     shapes = _QUICK if options.quick else by_device
+    texts = texts_of(named)
+    # A named encoder's records stand beside those of the built-in one, not in their place.
+    beside = [encoder] * named + [Path(text).stem for text in texts.values()]
     return [
-        # A named encoder's records stand beside those of the built-in one, not in their place.
         Cell(
-            f"{name}, {encoder}" if named else name,
+            ", ".join([name, *beside]),
             peers,
-            shape | {"encoder": encoder},
+            shape | {"encoder": encoder} | texts,
             repeats=1 if options.quick or named else 2,
             timeout_s=600.0,
         )

@@ -7,6 +7,7 @@ unevenly popular as the simulator's, by Zipf's law with exponent 1.
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from numpy.typing import NDArray
 from effrec_cli.data.source import TEST, TRAIN, VALID
 from effrec_cli.data.synthetic.text import SPECIAL, vocabulary
 from effrec_cli.data.types import Catalogue, EvalCases, Int32, Int64, RecData, Sequences
+from effrec_cli.errors import ConfigError
 
+TEXTS = "EFFREC_TEXTS"
+"""Environment variable: a file with a text a line, for an encoder that the user names."""
 CLUSTERS = 20
 """Of the simulator whose words titles are made of."""
 CLICKS_A_USER = 5
@@ -24,7 +28,9 @@ CLICKS_A_USER = 5
 Arrays = dict[str, NDArray[Any]]
 
 
-def answers_data(*, steps: int, windows: int, answers: int, items: int, tokens: int) -> RecData:
+def answers_data(
+    *, steps: int, windows: int, answers: int, items: int, tokens: int, texts: Path | None = None
+) -> RecData:
     """Returns users who have each answered as often as a window is long: `windows` of them a step.
 
     Args:
@@ -33,6 +39,10 @@ def answers_data(*, steps: int, windows: int, answers: int, items: int, tokens: 
         answers: of a window.
         items: in the catalogue.
         tokens: of an item in the mean, from half to one and a half times as many.
+        texts: a file with a text a line, of which some become the titles.
+
+    Raises:
+        ConfigError: there is no such file, or it has too few different texts.
     """
     rng, users = np.random.default_rng(0), steps * windows
     drawn = popular(rng, items, users * answers)
@@ -43,11 +53,18 @@ def answers_data(*, steps: int, windows: int, answers: int, items: int, tokens: 
         "answers_correct": np.append(rng.integers(0, 2, len(drawn)), [0, 1, 0, 1]),
         "answers_part": np.append(np.full(len(drawn), TRAIN), [VALID, VALID, TEST, TEST]),
     }
-    return _data(rng, users, items, tokens, side)
+    return _data(rng, users, items, tokens, texts, side)
 
 
 def clicks_data(
-    *, steps: int, clicks: int, history: int, candidates: int, items: int, tokens: int
+    *,
+    steps: int,
+    clicks: int,
+    history: int,
+    candidates: int,
+    items: int,
+    tokens: int,
+    texts: Path | None = None,
 ) -> RecData:
     """Returns impressions with one click, `clicks` of them a step, after `history` clicks each.
 
@@ -58,6 +75,10 @@ def clicks_data(
         candidates: of an impression, the clicked one among them.
         items: in the catalogue.
         tokens: as of `answers_data`.
+        texts: likewise.
+
+    Raises:
+        ConfigError: likewise.
     """
     rng, train = np.random.default_rng(0), steps * clicks
     shown = train + 2  # one more for each part that is judged
@@ -74,7 +95,7 @@ def clicks_data(
         "impressions_history_end": users * history + history,
         "impressions_item_ids": np.arange(items),
     }
-    return _data(rng, int(users[-1]) + 1, items, tokens, side)
+    return _data(rng, int(users[-1]) + 1, items, tokens, texts, side)
 
 
 def popular(rng: np.random.Generator, items: int, count: int) -> Int32:
@@ -84,11 +105,13 @@ def popular(rng: np.random.Generator, items: int, count: int) -> Int32:
     return rng.permutation(items).astype(np.int32)[ranks]
 
 
-def _data(rng: np.random.Generator, users: int, items: int, tokens: int, side: Arrays) -> RecData:
+def _data(
+    rng: np.random.Generator, users: int, items: int, tokens: int, texts: Path | None, side: Arrays
+) -> RecData:
     """Returns data without interactions of their own, whose items say something."""
     none = np.zeros(0, dtype=np.int64)
     nobody = EvalCases(none.astype(np.int32), none, none, none, none)
-    said, titles = _contents(rng, items, tokens)
+    said, titles = _contents(rng, items, tokens) if texts is None else ({}, _read(rng, items, texts))
     return RecData(
         "drawn",
         "0" * 12,
@@ -112,3 +135,31 @@ def _contents(rng: np.random.Generator, items: int, tokens: int) -> tuple[Arrays
     titles = [" ".join(spelt[low:high]) for low, high in pairwise(offsets)]
     said = {"item_tokens": flat, "item_token_offsets": offsets, "item_vocabulary": words}
     return said, np.array(titles)
+
+
+def _read(rng: np.random.Generator, items: int, texts: Path) -> NDArray[Any]:
+    """Returns different texts of a file, drawn at random."""
+    lines = lines_of(texts)
+    if len(lines) < items:
+        raise ConfigError(
+            f"The catalogue has {items:,} items, and {len(lines):,} different texts were found for them.",
+            where=f"{TEXTS}={texts}",
+            fix=f"a file with {items:,} or more lines that differ",
+        )
+    return rng.choice(np.array(lines), items, replace=False)
+
+
+def lines_of(texts: Path) -> list[str]:
+    """Returns the different lines of a file that say something, sorted.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return sorted({line.strip() for line in texts.read_text(encoding="utf-8").splitlines()} - {""})
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "The texts of the items cannot be read.",
+            where=f"{TEXTS}={texts}: {error}",
+            fix=f"{TEXTS}=FILE in UTF-8, with a text a line",
+        ) from error

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from effrec_cli.bench.clock import extra_bytes, median_seconds
-from effrec_cli.bench.gram_data import answers_data, clicks_data
+from effrec_cli.bench.gram_data import TEXTS, answers_data, clicks_data, lines_of
 from effrec_cli.data.batches import Batch, Batches, Share
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
+from effrec_cli.errors import ConfigError
 from effrec_cli.loop.primitives import Primitives
 from effrec_cli.methods.content.modes import Frozen, Mode
 from effrec_cli.methods.content.multi_step import MultiStep
@@ -180,8 +181,10 @@ def _micros(source: Batches, step: int, micros: int, device: torch.device) -> li
 def data_of(parameters: dict[str, Any]) -> RecData:
     """Returns the cell's data: windows of answers, or impressions after clicks."""
     make = answers_data if "windows" in parameters else clicks_data
-    names = [name for name in make.__annotations__ if name in parameters]
-    return make(**{name: parameters[name] for name in names})
+    given = {name: parameters[name] for name in make.__annotations__ if name in parameters}
+    if "texts" in given:
+        given["texts"] = Path(os.environ[TEXTS])  # the cell bears the name alone
+    return make(**given)
 
 
 def config_of(parameters: dict[str, Any], settings: dict[str, Any], device: torch.device) -> Config:
@@ -209,6 +212,27 @@ def encoder_name(device: torch.device) -> str:
     if device.type == "cuda":
         return BASE if find_spec("transformers") else f"{BASE}, built-in"
     return Path(os.environ[FOLDER]).name if FOLDER in os.environ else SMALL
+
+
+def texts_of(named: bool) -> dict[str, str]:
+    """Returns which file of texts cells have in their parameters; nothing where none is asked for.
+
+    Args:
+        named: whether the user names the encoder: the built-in one reads tokens of made-up words.
+
+    Raises:
+        ConfigError: texts that nothing would read, or that cannot be read.
+    """
+    if TEXTS not in os.environ:
+        return {}
+    if not named:
+        raise ConfigError(
+            "Nothing would read the texts: they are for an encoder that you name, on a CPU.",
+            where=f"{TEXTS}={os.environ[TEXTS]}",
+            fix=f"{FOLDER}=FOLDER beside it, or leave it out",
+        )
+    lines_of(Path(os.environ[TEXTS]))  # now, and not in every peer's process
+    return {"texts": Path(os.environ[TEXTS]).name}
 
 
 def _encoder(parameters: dict[str, Any]) -> EncoderConfig:

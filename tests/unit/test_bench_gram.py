@@ -7,6 +7,7 @@ import torch
 from effrec_cli.bench import gram, gram_work, harness
 from effrec_cli.bench.gram_data import popular
 from effrec_cli.bench.suites import Cell, Options
+from effrec_cli.errors import ConfigError
 
 CPU = torch.device("cpu")
 QUICK = Options(CPU, quick=True)
@@ -169,6 +170,49 @@ def test_a_named_encoders_cells_stand_beside_the_built_in_ones(monkeypatch):
     assert [cell.name for cell in named_ones] == [f"{name}, mini" for name in own]
     settings = gram_work.config_of(named_ones[0].parameters, {}, CPU).method.encoder
     assert (settings.name, settings.max_tokens) == ("/somewhere/mini", named_ones[0].parameters["tokens"])
+
+
+def test_a_named_encoder_reads_the_lines_of_a_file(tmp_path, monkeypatch):
+    lines = [f"a title number {number}" for number in range(300)]
+    (tmp_path / "films.txt").write_text("\n".join([*lines, "", lines[0]]) + "\n")
+    monkeypatch.setenv("EFFREC_ENCODER", "/somewhere/mini")
+    monkeypatch.setenv("EFFREC_TEXTS", str(tmp_path / "films.txt"))
+    for cell in gram.cells(Options(CPU)):
+        assert cell.name.endswith(", mini, films")
+        assert cell.parameters["texts"] == "films.txt"
+        titles = gram_work.data_of(cell.parameters).items.titles.tolist()
+        assert len(set(titles)) == len(titles) == cell.parameters["items"]
+        assert set(titles) <= set(lines)
+
+
+def test_too_few_texts_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "films.txt").write_text("one\ntwo\none\n")
+    monkeypatch.setenv("EFFREC_ENCODER", "/somewhere/mini")
+    monkeypatch.setenv("EFFREC_TEXTS", str(tmp_path / "films.txt"))
+    with pytest.raises(ConfigError, match="100 items, and 2 different texts") as caught:
+        gram_work.data_of(gram.cells(Options(CPU))[0].parameters)
+    assert caught.value.where == f"EFFREC_TEXTS={tmp_path / 'films.txt'}"
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_file_that_is_no_text_is_refused(made, tmp_path, monkeypatch):
+    if made:
+        (tmp_path / "films.txt").write_bytes(b"\xff\xfe\x00")
+    monkeypatch.setenv("EFFREC_ENCODER", "/somewhere/mini")
+    monkeypatch.setenv("EFFREC_TEXTS", str(tmp_path / "films.txt"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        gram.cells(Options(CPU))
+
+
+@pytest.mark.parametrize(
+    ("folder", "device", "quick"), [(None, "cpu", False), ("/a/b", "cuda", False), ("/a/b", "cpu", True)]
+)
+def test_texts_that_nothing_would_read_are_refused(folder, device, quick, monkeypatch):
+    monkeypatch.setenv("EFFREC_TEXTS", "films.txt")
+    if folder:
+        monkeypatch.setenv("EFFREC_ENCODER", folder)
+    with pytest.raises(ConfigError, match="Nothing would read the texts"):
+        gram.cells(Options(torch.device(device), quick=quick))
 
 
 def test_a_gpu_has_an_encoder_of_the_size_of_bert_base(monkeypatch):
