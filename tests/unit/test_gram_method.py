@@ -11,7 +11,8 @@ from effrec_cli import compose
 from effrec_cli.data.load import load
 from effrec_cli.distributed import World
 from effrec_cli.methods.content import graph_memory
-from effrec_cli.methods.gram import GRAM, ContentModel
+from effrec_cli.methods.content.method import ContentModel
+from effrec_cli.methods.gram import GRAM
 from effrec_cli.trial import try_run
 
 PLENTY, LITTLE = 1 << 40, 0
