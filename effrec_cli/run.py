@@ -131,6 +131,7 @@ def _leave_results(
         training_rows=method.training_rows,
         model_path=folder.model_path,
         flops_per_sample=_flops(method, engine.batches, world),
+        seconds_cache=method.seconds_cache,
     )
     if world.is_main:
         described = _described(config, data, method, world)

@@ -140,6 +140,7 @@ class CostMeter:
         training_rows: int,
         model_path: Path | None = None,
         flops_per_sample: float | None = None,
+        seconds_cache: float | None = None,
     ) -> Cost:
         """Returns what the run cost so far.
 
@@ -150,6 +151,7 @@ class CostMeter:
             training_rows: interactions that training used.
             model_path: the saved model's file.
             flops_per_sample: as `flops_per_sample` counted them.
+            seconds_cache: as `Cost` says; the method knows.
         """
         kept = self._so_far()
         joules, peak = _over_ranks(kept.joules, kept.peak)
@@ -170,6 +172,7 @@ class CostMeter:
             seconds_lost=kept.lost,
             seconds_data=self._beside.get("data"),
             seconds_test=self._beside.get("test"),
+            seconds_cache=seconds_cache,
         )
 
     def _now(self) -> float:

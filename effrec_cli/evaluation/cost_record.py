@@ -47,6 +47,8 @@ class Cost:
         seconds_data: beside `seconds_total`, until the data were open: fetched and prepared where that was
             still to be done. Of the part of the run that finished it; None where not measured.
         seconds_test: beside `seconds_total`, ranking the test cases.
+        seconds_cache: beside `seconds_total`, making what is kept between runs for training to read, such as
+            the features of frozen encoders: once, by this run or by an earlier one. None where there is none.
         epochs: complete epochs.
         first_epoch_counted: `seconds_per_epoch` is the time of the only epoch, warm-up included.
     """
@@ -65,5 +67,6 @@ class Cost:
     seconds_lost: float = 0.0
     seconds_data: float | None = None
     seconds_test: float | None = None
+    seconds_cache: float | None = None
     epochs: int = 0
     first_epoch_counted: bool = False

@@ -131,6 +131,11 @@ class Method:
         """Trains; the default runs the engine's loop. Methods without a loop compute their model here."""
         engine.loop()
 
+    @property
+    def seconds_cache(self) -> float | None:
+        """Seconds that filling a cache took which training reads, whichever run did it; None without one."""
+        return None
+
     def settle_memory(self, batches: Batches) -> None:
         """Settles what depends on the memory that is free, the model being on its device.
 

@@ -31,11 +31,14 @@ class Entry:
         runs: what it is made of, all with a result.
         settings: the settings that tell it from the board's other lines.
         tpme: see `evaluation.tpme`; None where it has no meaning.
+        tpme_with_cache: the same with each epoch's share of the seconds that filling a cache took, over the
+            epochs of the run; None also where no run of the board reads one.
     """
 
     runs: list[Run]
     settings: dict[str, Any] = field(default_factory=dict)
     tpme: float | None = None
+    tpme_with_cache: float | None = None
 
     @property
     def results(self) -> list[Result]:
@@ -81,6 +84,11 @@ class Entry:
         for result in self.results:
             found.setdefault(result.seed, []).append(read(result))
         return [mean(values) for values in found.values()]
+
+    @property
+    def cache_share(self) -> float:
+        """The seconds that an epoch bears of filling a cache, were it filled for this run alone."""
+        return self.cost(_cache_share) or 0.0
 
     def axes(self) -> tuple[float | None, float | None, float | None]:
         """Returns what TPME is made of: seconds an epoch, trainable parameters, peak bytes."""
@@ -188,8 +196,16 @@ def _fill_tpme(entries: list[Entry]) -> list[str]:
     times, parameters, memories = zip(*(entry.axes() for entry in timed), strict=True)
     for entry, value in zip(timed, tpme(times, parameters, memories), strict=True):
         entry.tpme = value
+    if any(entry.cache_share for entry in timed):
+        borne = [seconds + entry.cache_share for seconds, entry in zip(times, timed, strict=True)]
+        for entry, value in zip(timed, tpme(borne, parameters, memories), strict=True):
+            entry.tpme_with_cache = value
     left_out = len(entries) - len(timed)
     return [f"TPME leaves out {left_out} without epochs, memory or parameters."] if left_out else []
+
+
+def _cache_share(result: Result) -> float:
+    return (result.cost.seconds_cache or 0.0) / max(1, result.cost.epochs)
 
 
 _SAME_FOR_TPME: dict[str, Callable[[Result], str]] = {

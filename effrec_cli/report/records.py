@@ -62,6 +62,7 @@ def _row(entry: Entry, metric: str) -> dict[str, Any]:
         "ceiling_share": entry.ceiling_share(metric),
         "cost": _cost(entry),
         "tpme": entry.tpme,
+        "tpme_with_cache": entry.tpme_with_cache,
     }
 
 
@@ -82,6 +83,7 @@ _FIGURES = (
     "seconds_validation",
     "seconds_data",
     "seconds_test",
+    "seconds_cache",
     "joules",
     "peak_memory_bytes",
     "model_bytes",
@@ -101,4 +103,5 @@ def _line(board: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     }
     for name, figure in row["metrics"].items():
         line |= {name: figure["mean"], f"{name} std": figure["std"]}
-    return {**line, "ceiling_share": row["ceiling_share"], **row["cost"], "tpme": row["tpme"]}
+    tpme = {name: row[name] for name in ("tpme", "tpme_with_cache")}
+    return {**line, "ceiling_share": row["ceiling_share"], **row["cost"], **tpme}

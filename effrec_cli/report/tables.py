@@ -76,6 +76,7 @@ def cost_table(result: Result) -> Table:
         ],
         ["beside it: data", figures.seconds(cost.seconds_data), "fetching, preparing, opening"],
         ["beside it: test", figures.seconds(cost.seconds_test), "judging the test cases"],
+        ["beside it: cache", figures.seconds(cost.seconds_cache), "made once, for every run that reads it"],
         ["energy", figures.joules(cost.joules), ""],
         ["peak memory", figures.memory(cost.peak_memory_bytes), cost.memory_kind],
         ["parameters", figures.count(cost.parameters.all), _parameters(result)],

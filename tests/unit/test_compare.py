@@ -134,6 +134,28 @@ def test_no_tpme_over_devices_or_precisions(tmp_path, more, said):
     assert "TPME" not in [column.header for column in board_table(board).columns]
 
 
+def test_a_caches_seconds_are_borne_by_the_epochs_of_the_run(tmp_path):
+    """Without the cache the second line is best on time; with 90 s over 3 epochs it is the slowest."""
+    seconds = {"ce": (30.0, None), "cce": (10.0, 90.0), "bce": (20.0, None)}
+    results = [
+        make_result(loss=loss, cost=make_cost(epoch, 100, 10, seconds_cache=cache))
+        for loss, (epoch, cache) in seconds.items()
+    ]
+    (board,) = boards(tmp_path, results)
+    found = {each.first.config["method"]["loss"]: each for each in board.entries}
+    plain = {loss: each.tpme for loss, each in found.items()}
+    assert plain == pytest.approx({"ce": 0.45, "cce": 0.0, "bce": 0.225})
+    borne = {loss: each.tpme_with_cache for loss, each in found.items()}
+    assert borne == pytest.approx({"ce": 0.225, "cce": 0.45, "bce": 0.0})
+    assert "TPME with cache" in [column.header for column in board_table(board).columns]
+
+
+def test_without_a_cache_there_is_one_tpme(tmp_path):
+    (board,) = boards(tmp_path, paper_results())
+    assert {entry.tpme_with_cache for entry in board.entries} == {None}
+    assert "TPME with cache" not in [column.header for column in board_table(board).columns]
+
+
 def test_method_without_epochs_is_left_out_of_tpme(tmp_path):
     pop = make_result(
         0.01, method="pop", model="none", cost=make_cost(seconds_per_epoch=None), device={"name": "other"}
