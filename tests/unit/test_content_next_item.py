@@ -31,6 +31,7 @@ WAYS = [
     for candidates, correction in (("step", "logq"), ("step", "none"), ("all", "logq"))
     for loss in ("cce", "cce_sampled")
 ]
+IN_BATCH = [{"candidates": "batch", "correction": correction} for correction in ("popularity", "none")]
 
 
 def named(data):
@@ -62,7 +63,7 @@ def loss_and_gradients(task, filter, shares, batches):
     return [torch.tensor(total), vectors.grad, *(each.grad for each in filter.parameters())]
 
 
-@pytest.mark.parametrize("own", WAYS)
+@pytest.mark.parametrize("own", [*WAYS, *IN_BATCH])
 @pytest.mark.parametrize("unique", [True, False])
 def test_ranks_and_micro_batches_add_up(own, unique):
     task, filter = make(**own)
@@ -74,8 +75,9 @@ def test_ranks_and_micro_batches_add_up(own, unique):
     assert float(whole[0]) > 0
 
 
-def test_an_empty_share_costs_nothing():
-    task, filter = make()
+@pytest.mark.parametrize("own", [{}, *IN_BATCH])
+def test_an_empty_share_costs_nothing(own):
+    task, filter = make(**own)
     batches = ItemBatches(task.batches(), task.item_tensors, together=True)
     batch = batches.batch(0, 0, Share(0, 9), 0)
     assert batch.size == 0
@@ -230,7 +232,13 @@ def test_a_width_that_does_not_divide_into_heads_is_refused():
         ({"num_sampled": 9}, "next_item", ".num_sampled"),
         ({"candidates": "all", "num_negatives": 9}, "next_item", ".num_negatives"),
         ({"candidates": "all", "correction": "none"}, None, ".correction"),
+        ({"candidates": "all", "correction": "popularity"}, None, ".correction"),
+        ({"correction": "popularity"}, "next_item", ".correction"),
         ({"num_negatives": 0}, "next_item", ".correction"),
+        ({"candidates": "batch"}, "next_item", ".correction"),
+        ({**IN_BATCH[0], "num_negatives": 9}, "next_item", ".num_negatives"),
+        ({**IN_BATCH[0], "loss": "cce_sampled"}, "next_item", ".loss"),
+        ({**IN_BATCH[1], "kernel": "triton"}, "next_item", ".kernel"),
         ({"temperature": 0.5}, "news", ""),
     ],
 )
@@ -240,7 +248,7 @@ def test_settings_that_would_do_nothing_are_refused(given, task, where):
     assert problem.fix
 
 
-@pytest.mark.parametrize("own", [*WAYS[::2], {}, {"num_negatives": 0, "correction": "none"}])
+@pytest.mark.parametrize("own", [*WAYS[::2], *IN_BATCH, {}, {"num_negatives": 0, "correction": "none"}])
 def test_settings_that_do_something_are_not(own):
     own = {key: value for key, value in own.items() if key != "num_sampled"}
     assert not list(next_item_problems(NextItemSettings(**own), "next_item"))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from effrec_cli.data.batches import Batch
 from effrec_cli.data.candidates import CandidateBatches
 from effrec_cli.data.contents import Contents, contents_of
+from effrec_cli.data.in_batch import InBatches
 from effrec_cli.data.next_item import batch_size_for
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
@@ -24,6 +25,7 @@ from effrec_cli.evaluation.cold import cold_cases
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.evaluation.protocol import protocol_of
 from effrec_cli.evaluation.ranking import rank_cases
+from effrec_cli.methods.next_item.in_batch import in_batch_cross_entropy
 from effrec_cli.methods.next_item.kernels import named_kernel
 from effrec_cli.methods.next_item.width import check_heads, width_for
 from effrec_cli.models.content_sasrec import ContentSASRec
@@ -81,25 +83,21 @@ class NextItem:
 
     @property
     def temperature(self) -> float:
-        """What logits are divided by."""
+        """What products of states and vectors are divided by."""
         return self._own.temperature or math.sqrt(self.config.model.dim)
 
-    def batches(self) -> CandidateBatches:
+    def batches(self) -> CandidateBatches | InBatches:
         """Returns windows over the users' training items, and what a step's targets are told from."""
         return self._batches
 
     @cached_property
-    def _batches(self) -> CandidateBatches:
+    def _batches(self) -> CandidateBatches | InBatches:
         own, config = self._own, self.config
-        return CandidateBatches(
-            self.data,
-            config.method.batch_size,
-            config.model.max_length,
-            own.window,
-            config.seed,
-            whole=own.candidates == "all",
-            num_negatives=own.num_negatives,
-        )
+        windows = (self.data, config.method.batch_size, config.model.max_length, own.window, config.seed)
+        if own.candidates == "batch":
+            return InBatches(*windows)
+        whole = own.candidates == "all"
+        return CandidateBatches(*windows, whole=whole, num_negatives=own.num_negatives)
 
     def filter(self, vector_dim: int) -> nn.Module:
         """Returns the run's model over vectors of width d, on the CPU, drawn from torch's generator.
@@ -122,6 +120,8 @@ class NextItem:
         tensors, model = batch.tensors, cast(Any, filter)
         hidden = model(vectors, tensors["inputs"], tensors["lengths"], tensors["valid"])
         items = model.item_vectors(vectors.index_select(0, tensors["candidates"]))
+        if self._own.candidates == "batch":
+            return self._in_batch_loss(hidden, items, batch)
         with named_kernel(f"{PATH}.kernel"):
             return self._loss(hidden, items, batch)
 
@@ -147,6 +147,21 @@ class NextItem:
         if own.correction == "logq" and own.candidates == "step":
             hidden, items = with_scores_added(hidden, items, -self.temperature * log_q)
         return effrec_kernels.linear_cross_entropy(hidden, items, labels, **options)
+
+    def _in_batch_loss(self, hidden: Tensor, items: Tensor, batch: Batch) -> Tensor:
+        """Returns the loss of states [m, D] against the items [C, D] of the step's windows."""
+        tensors = batch.tensors
+        return in_batch_cross_entropy(
+            hidden,
+            items,
+            tensors["labels"],
+            tensors["valid"] // tensors["inputs"].shape[1],
+            tensors["members"],
+            tensors["log_times"],
+            tensors["log_p"] if self._own.correction == "popularity" else None,
+            temperature=self.temperature,
+            normalizer=batch.total_targets,
+        )
 
     def judge(self, filter: nn.Module, table: Tensor, part: str, world: World) -> dict[str, float]:
         """Returns the metrics of the full ranking; every rank calls it and gets the same.
@@ -185,6 +200,8 @@ class NextItem:
         Raises:
             EnvironmentFault: the kernel asked for cannot run there.
         """
+        if self._own.candidates == "batch":
+            return "torch"
         with named_kernel(f"{PATH}.kernel"):
             like = torch.zeros(1, device=device)
             return effrec_kernels.which_kernel(self._own.kernel, like, full=self._own.loss == "cce")

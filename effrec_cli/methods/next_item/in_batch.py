@@ -1,0 +1,51 @@
+"""The in-batch loss: a target is told from the items of other windows of the step, less their popularity."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def in_batch_cross_entropy(
+    hidden: Tensor,
+    items: Tensor,
+    labels: Tensor,
+    windows: Tensor,
+    members: Tensor,
+    log_times: Tensor,
+    log_p: Tensor | None,
+    *,
+    temperature: float,
+    normalizer: int,
+) -> Tensor:
+    """Returns the softmax of each target against the items of other windows, summed, over `normalizer`.
+
+    Papers/iisan section 1.8. The logits of a row are its products over `temperature`, less `log_p`: the
+    target's too. An item of the row's own window is no negative, wherever else it stands; the target counts
+    once. Any other item of the step counts as often as it stands there, which `log_times` does in one column:
+    the sum is that over all places of all windows. Products are in the inputs' precision, or float32 where
+    that is less; a fixed number of kernels, whatever the sizes. Memory: some float [m, C].
+
+    Args:
+        hidden: states [m, D] of a micro-batch of b windows.
+        items: [C, D], the step's different items.
+        labels: int64 [m], the columns of targets; each is an item of its row's window.
+        windows: int64 [m], the window of each row, below b.
+        members: int64 [b, S], the columns of each window's items; C where there is none.
+        log_times: float [C], logarithm of how often each item stands in the step.
+        log_p: float [C], logarithm of its popularity; None corrects nothing.
+        temperature: divides products, and not what is added to them.
+        normalizer: rows with a loss in the whole step.
+    """
+    dtype = torch.promote_types(torch.promote_types(hidden.dtype, items.dtype), torch.float32)
+    less = torch.zeros_like(log_times, dtype=dtype) if log_p is None else log_p.to(dtype)
+    own = members.new_zeros(len(members), len(items) + 1, dtype=torch.bool).scatter(1, members, True)
+    added = (log_times.to(dtype) - less).masked_fill(own[:, :-1], -math.inf)
+    with torch.autocast(hidden.device.type, enabled=False):
+        products = hidden.to(dtype) @ items.to(dtype).T / temperature
+    target = products.gather(1, labels[:, None]) - less.index_select(0, labels)[:, None]
+    # The target's column is hidden like all of its window's, and comes back as it is alone.
+    logits = (products + added.index_select(0, windows)).scatter(1, labels[:, None], target)
+    return (logits.logsumexp(1) - target[:, 0]).sum() / normalizer
