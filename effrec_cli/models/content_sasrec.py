@@ -16,21 +16,23 @@ class ContentSASRec(SequenceModel):
 
     The projection d -> D is there for d = D too: an encoder's vectors lie where its own training put them,
     and which directions tell items apart for users is the filter's to learn, above all where the encoder
-    stands still. Without a bias: the head's would add the same to every score of a row.
+    stands still. Without a bias: the head's would add the same to every score of a row. An encoder that ends
+    with a matrix of its own, as IISAN's does (papers/iisan section 1.6), needs none.
 
     Args:
         vector_dim: d, width of item vectors.
         dim: width D; divisible by `num_heads`.
+        projection: whether there is one; without it d is D.
         settings: the others of `SequenceModel`.
     """
 
-    items: nn.Linear
-
-    def __init__(self, vector_dim: int, *, dim: int, **settings: Any) -> None:
-        super().__init__(nn.Linear(vector_dim, dim, bias=False), dim=dim, **settings)
+    def __init__(self, vector_dim: int, *, dim: int, projection: bool = True, **settings: Any) -> None:
+        assert projection or vector_dim == dim, "without a projection vectors are as wide as states"
+        items = nn.Linear(vector_dim, dim, bias=False) if projection else nn.Identity()
+        super().__init__(items, dim=dim, **settings)
 
     def item_vectors(self, vectors: Tensor) -> Tensor:
-        """Returns what states are multiplied with, [U, D], of item vectors [U, d]."""
+        """Returns what states are multiplied with, [U, D], of item vectors [U, d]: themselves, projected."""
         projected: Tensor = self.items(vectors)
         return projected
 
@@ -49,7 +51,7 @@ class ContentSASRec(SequenceModel):
         return self.states(self.item_vectors(vectors), inputs, lengths, places)
 
     def states(self, items: Tensor, inputs: Tensor, lengths: Tensor, places: Tensor | None = None) -> Tensor:
-        """Returns the hidden states of `forward` from projected vectors [U, D]."""
+        """Returns the hidden states of `forward` from the vectors [U, D] of `item_vectors`."""
 
         def look_up(rows: Tensor, real: Tensor | None) -> Tensor:
             found = F.embedding(rows, items) * self.scale

@@ -39,6 +39,8 @@ class NextItemSettings:
         num_sampled: of the candidates, how many `cce_sampled` draws for each row.
         temperature: divides the products of states and vectors; None is the square root of the model's width.
         kernel: who computes the loss: `auto`, `triton`, `torch` or `reference`; never what is computed.
+        projection: a matrix between the vectors and the model, d to D. Without it vectors are its items as
+            they are, and D is d.
     """
 
     window: str = setting("slide", choices=("last", "slide"))
@@ -49,6 +51,7 @@ class NextItemSettings:
     num_sampled: int = setting(255, low=1)
     temperature: float | None = setting(None, above=0)
     kernel: str = setting("auto", choices=("auto", "triton", "torch", "reference"))
+    projection: bool = True
 
 
 def next_item_problems(own: NextItemSettings, task: str | None) -> Iterator[Problem]:

@@ -226,6 +226,18 @@ def test_a_width_that_does_not_divide_into_heads_is_refused():
         make(model={"num_heads": 3})
 
 
+def test_without_a_projection_the_model_is_as_wide_as_the_vectors():
+    task, filter = make(model={"dim": None}, projection=False)
+    assert task.config.model.dim == WIDE
+    batch = task.batches().batch(0, 0, Share(), 0)
+    scores = rows_and_scores(task, filter, batch)
+    torch.testing.assert_close(scores[1], table())
+    with pytest.raises(ConfigError, match="no projection is between them") as caught:
+        make(model={"dim": DIM}, projection=False)
+    assert caught.value.where == f"model.dim={DIM} with method.next_item.projection=false"
+    assert f"model.dim={WIDE}" in caught.value.fix
+
+
 @pytest.mark.parametrize(
     ("given", "task", "where"),
     [

@@ -81,3 +81,17 @@ def test_the_projection_is_drawn_as_other_matrices_are():
     model = ContentSASRec(600, **{**SETTINGS, "dim": 64})
     assert model.items.weight.std().item() == pytest.approx((2 / 664) ** 0.5, rel=0.05)
     assert model.positions.weight.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_without_a_projection_it_is_sasrec_over_the_vectors_themselves(packed):
+    torch.manual_seed(0)
+    model = ContentSASRec(DIM, **SETTINGS, projection=False, packed=packed).double().eval()
+    table = vectors()[:, :DIM].contiguous()
+    assert model.item_vectors(table) is table
+    inputs, places = windows()
+    other = as_sasrec(model, table)
+    torch.testing.assert_close(
+        model(table, inputs, LENGTHS, places), other(inputs, LENGTHS, places), rtol=0, atol=1e-13
+    )
+    assert not any(name.startswith("items") for name in model.state_dict())

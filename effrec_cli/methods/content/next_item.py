@@ -103,13 +103,16 @@ class NextItem:
         """Returns the run's model over vectors of width d, on the CPU, drawn from torch's generator.
 
         Raises:
-            ConfigError: its width does not divide into heads.
+            ConfigError: its width does not divide into heads, or without a projection is not d.
         """
+        projection = self._own.projection
         if self.config.model.dim is None:
-            self.config.model.dim = width_for(self.num_items)
+            self.config.model.dim = width_for(self.num_items) if projection else vector_dim
         settings = dataclasses.asdict(self.config.model)
+        if not projection and settings["dim"] != vector_dim:
+            raise _other_width(settings["dim"], vector_dim)
         check_heads(settings)
-        return FILTERS[settings.pop("name")](vector_dim, **settings)
+        return FILTERS[settings.pop("name")](vector_dim, projection=projection, **settings)
 
     def loss(self, filter: nn.Module, vectors: Tensor, batch: Batch) -> Tensor:
         """Returns the softmax of each target against the candidates, summed, over `batch.total_targets`.
@@ -261,4 +264,12 @@ def _reads_no_vectors(config: Config) -> ConfigError:
         f"of method {config.method.name}.",
         where=f"model={config.model.name}",
         fix=f"model={' or model='.join(FILTERS)}",
+    )
+
+
+def _other_width(dim: int, vector_dim: int) -> ConfigError:
+    return ConfigError(
+        f"Item vectors are {vector_dim} wide and the model {dim}, and no projection is between them.",
+        where=f"model.dim={dim} with {PATH}.projection=false",
+        fix=f"model.dim={vector_dim}, or {PATH}.projection=true",
     )
