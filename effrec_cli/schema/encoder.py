@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from effrec_cli.schema.fields import setting
 from effrec_cli.schema.problems import Problem, typed
@@ -96,24 +97,53 @@ def encoder_problems(own: EncoderConfig, path: str = "method.encoder") -> Iterat
 def _unused(own: EncoderConfig, path: str) -> Iterator[Problem]:
     """Yields settings that are not their defaults, and that nothing would look at."""
     if own.name is None:
-        yield from _changed(own, path, OF_NAMED, "is for a named encoder", f"{path}.name=FOLDER")
+        yield from changed_problems(own, path, OF_NAMED, "is for a named encoder", f"{path}.name=FOLDER")
     else:
-        yield from _changed(own, path, OF_BUILT_IN, "is for the built-in encoder", f"{path}.name=null")
+        yield from changed_problems(
+            own, path, OF_BUILT_IN, "is for the built-in encoder", f"{path}.name=null"
+        )
     if own.modality == "image":
-        yield from _changed(own, path, OF_TEXT, "is for texts", f"{path}.modality=text")
+        yield from changed_problems(own, path, OF_TEXT, "is for texts", f"{path}.modality=text")
     if own.train != "lora":
-        yield from _changed(own, path, ("lora_rank",), "is for train=lora", f"{path}.train=lora")
+        yield from changed_problems(own, path, ("lora_rank",), "is for train=lora", f"{path}.train=lora")
     if own.train == "all":
-        yield from _changed(own, path, ("top_layers",), "is for train=top or lora", f"{path}.train=top")
+        yield from changed_problems(
+            own, path, ("top_layers",), "is for train=top or lora", f"{path}.train=top"
+        )
 
 
-def _changed(own: EncoderConfig, path: str, names: tuple[str, ...], what: str, fix: str) -> Iterator[Problem]:
-    defaults = EncoderConfig()
+def changed_problems(own: Any, path: str, names: tuple[str, ...], what: str, fix: str) -> Iterator[Problem]:
+    """Yields those of some settings that are not their defaults, since nothing would look at them.
+
+    Args:
+        own: a dataclass of settings, all of which have defaults.
+        path: the full key that holds them.
+        names: of the settings that nothing looks at.
+        what: completes `it ...`.
+        fix: the setting under which they would be looked at.
+    """
+    defaults = type(own)()
     for name in names:
         given, default = getattr(own, name), getattr(defaults, name)
         if given != default:
             said = f"{name}={typed(given)} would do nothing: it {what}."
             yield Problem(f"{path}.{name}", said, fix=f"{fix}, or {path}.{name}={typed(default)}")
+
+
+def token_problems(own: Any, path: str) -> Iterator[Problem]:
+    """Yields what is wrong with the tokens that pretrained weights would read."""
+    if own.tokenizer == "dataset" and own.pretrained:
+        what = "Pretrained weights know their own tokenizer's tokens, not those of a dataset."
+        fix = f"{path}.tokenizer=own, or {path}.weights=random"
+        yield Problem(f"{path}.tokenizer", what, fix=fix)
+
+
+def head_problems(own: Any, path: str) -> Iterator[Problem]:
+    """Yields a width of the built-in encoder that its heads cannot share."""
+    if own.dim % own.num_heads:
+        right = -(-own.dim // own.num_heads) * own.num_heads
+        what = f"dim={own.dim} is not a multiple of num_heads={own.num_heads}."
+        yield Problem(f"{path}.dim", what, fix=f"{path}.dim={right}, or another number of heads")
 
 
 def _trained(own: EncoderConfig, path: str) -> Iterator[Problem]:
@@ -131,20 +161,15 @@ def _trained(own: EncoderConfig, path: str) -> Iterator[Problem]:
 
 
 def _read(own: EncoderConfig, path: str) -> Iterator[Problem]:
-    if own.modality == "text" and own.tokenizer == "dataset" and own.pretrained:
-        what = "Pretrained weights know their own tokenizer's tokens, not those of a dataset."
-        fix = f"{path}.tokenizer=own, or {path}.weights=random"
-        yield Problem(f"{path}.tokenizer", what, fix=fix)
+    if own.modality == "text":
+        yield from token_problems(own, path)
     if own.max_tokens is not None and own.max_tokens > own.batch_tokens:
         what = f"An item may have max_tokens={own.max_tokens}, more than batch_tokens={own.batch_tokens}."
         yield Problem(f"{path}.batch_tokens", what, fix=f"{path}.batch_tokens={own.max_tokens}")
 
 
 def _built_in(own: EncoderConfig, path: str) -> Iterator[Problem]:
-    if own.dim % own.num_heads:
-        right = -(-own.dim // own.num_heads) * own.num_heads
-        what = f"dim={own.dim} is not a multiple of num_heads={own.num_heads}."
-        yield Problem(f"{path}.dim", what, fix=f"{path}.dim={right}, or another number of heads")
+    yield from head_problems(own, path)
     if own.top_layers is not None and own.train == "top" and own.top_layers >= own.num_layers:
         what = f"The built-in encoder has num_layers={own.num_layers}: top_layers={own.top_layers} is all."
         yield Problem(f"{path}.top_layers", what, fix=f"{path}.train=all, or more layers")

@@ -15,25 +15,26 @@ from safetensors import SafetensorError
 from effrec_cli.data.tokenise import Split
 from effrec_cli.errors import ConfigError, DataError, EnvironmentFault
 
-NAME = "method.encoder.name"
+PATH = "method.encoder"
+"""Where errors say that settings are which a caller does not name; others give the key of theirs."""
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
-def require_transformers() -> None:
+def require_transformers(path: str = PATH) -> None:
     """Raises EnvironmentFault where transformers, which named encoders need, cannot be imported."""
     try:
         import transformers  # noqa: F401
     except ImportError as error:
         raise EnvironmentFault(
             f"A named encoder needs transformers, which cannot be imported: {error}.",
-            where=NAME,
-            fix=f"pip install --upgrade 'effrec[encoders]', or {NAME}=null for the built-in encoder",
+            where=f"{path}.name",
+            fix=f"pip install --upgrade 'effrec[encoders]', or {path}.name=null for the built-in encoder",
         ) from error
 
 
-def folder_of(name: str, revision: str | None, say: Callable[[str], None]) -> Path:
+def folder_of(name: str, revision: str | None, say: Callable[[str], None], path: str = PATH) -> Path:
     """Returns the folder of a named encoder, fetched from Hugging Face's hub where `name` is no folder.
 
     Raises:
@@ -43,19 +44,21 @@ def folder_of(name: str, revision: str | None, say: Callable[[str], None]) -> Pa
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if name.count("/") > 1 or name.startswith((".", "~", "/")) or "\\" in name:
-            fix = f"{NAME}=FOLDER; to score a run that was trained from there, put the folder back"
-            raise ConfigError(f"There is no folder '{name}'.", where=NAME, fix=fix)
-        return _fetched(name, revision, say)
+            fix = f"{path}.name=FOLDER; to score a run that was trained from there, put the folder back"
+            raise ConfigError(f"There is no folder '{name}'.", where=f"{path}.name", fix=fix)
+        return _fetched(name, revision, say, path)
     if revision is not None:
         what = f"revision={revision} would do nothing: '{name}' is a folder."
-        raise ConfigError(what, where="method.encoder.revision", fix="method.encoder.revision=null")
+        raise ConfigError(what, where=f"{path}.revision", fix=f"{path}.revision=null")
     if not (folder / "config.json").is_file():
         what = "This folder holds no model in Hugging Face's layout: config.json is missing."
-        raise ConfigError(what, where=f"{NAME}: {folder}", fix="name the folder that save_pretrained wrote")
+        raise ConfigError(
+            what, where=f"{path}.name: {folder}", fix="name the folder that save_pretrained wrote"
+        )
     return folder
 
 
-def _fetched(name: str, revision: str | None, say: Callable[[str], None]) -> Path:
+def _fetched(name: str, revision: str | None, say: Callable[[str], None], path: str) -> Path:
     from huggingface_hub import snapshot_download
 
     say(f"Looking for {name} on Hugging Face's hub.")
@@ -66,15 +69,15 @@ def _fetched(name: str, revision: str | None, say: Callable[[str], None]) -> Pat
     except Exception as error:
         raise EnvironmentFault(
             f"'{name}' is no folder here, and cannot be had from Hugging Face's hub.",
-            where=f"{NAME}: {str(error).splitlines()[0]}",
-            fix=f"{NAME}=FOLDER with config.json, model.safetensors and the tokenizer's files",
+            where=f"{path}.name: {str(error).splitlines()[0]}",
+            fix=f"{path}.name=FOLDER with config.json, model.safetensors and the tokenizer's files",
         ) from error
     if revision is None:
-        say(f"It is at commit {Path(found).name}; method.encoder.revision={Path(found).name} pins it.")
+        say(f"It is at commit {Path(found).name}; {path}.revision={Path(found).name} pins it.")
     return Path(found)
 
 
-def read_config(folder: Path, *, text: bool, dropout: float | None) -> Any:
+def read_config(folder: Path, *, text: bool, dropout: float | None, path: str = PATH) -> Any:
     """Returns the configuration of a folder's model; of its part for text or images where it has both.
 
     Raises:
@@ -89,12 +92,12 @@ def read_config(folder: Path, *, text: bool, dropout: float | None) -> Any:
         if kind is None:
             raise ConfigError(
                 "config.json is no JSON that names a model_type.",
-                where=f"{NAME}: {folder / 'config.json'}",
+                where=f"{path}.name: {folder / 'config.json'}",
                 fix="copy or fetch it again",
             ) from error
         raise ConfigError(
             f"transformers knows no model of type '{kind}', and effrec never runs code that comes with one.",
-            where=f"{NAME}: {folder}",
+            where=f"{path}.name: {folder}",
             fix="name another encoder, or install a newer transformers",
         ) from error
     config = getattr(config, "text_config" if text else "vision_config", None) or config
@@ -111,7 +114,7 @@ def set_dropout(config: Any, share: float) -> None:
         setattr(config, name, share if "dropout" in name else min(share, value))
 
 
-def read_model(folder: Path, config: Any, *, pretrained: bool) -> Any:
+def read_model(folder: Path, config: Any, *, pretrained: bool, path: str = PATH) -> Any:
     """Returns the model of a folder in float32, or one of its shape with weights from torch's generator.
 
     Raises:
@@ -119,7 +122,7 @@ def read_model(folder: Path, config: Any, *, pretrained: bool) -> Any:
         DataError: the weights are damaged, or not those of this model.
     """
     with _quiet():
-        model = _loaded(folder, config) if pretrained else _drawn(config)
+        model = _loaded(folder, config, path) if pretrained else _drawn(config, path)
     if getattr(config, "is_encoder_decoder", False):
         model = model.get_encoder()
     # Nothing reads a pooler's output, so that its weights would be counted, kept and never trained.
@@ -129,30 +132,31 @@ def read_model(folder: Path, config: Any, *, pretrained: bool) -> Any:
     return model
 
 
-def _drawn(config: Any) -> Any:
+def _drawn(config: Any, path: str) -> Any:
     """Returns a model with random weights, in float32 whatever the published ones are stored in."""
     from transformers import AutoModel
 
-    return _built(AutoModel.from_config, config, dtype=torch.float32)
+    return _built(AutoModel.from_config, config, path=path, dtype=torch.float32)
 
 
-def _loaded(folder: Path, config: Any) -> Any:
+def _loaded(folder: Path, config: Any, path: str) -> Any:
     from transformers import AutoModel
 
     if not any((folder / name).is_file() for name in _WEIGHTS):
         raise ConfigError(
             "This folder has no weights in safetensors; effrec reads no others: pickles can run code.",
-            where=f"{NAME}: {folder}",
-            fix="method.encoder.weights=random, or write model.safetensors by save_pretrained",
+            where=f"{path}.name: {folder}",
+            fix=f"{path}.weights=random, or write model.safetensors by save_pretrained",
         )
     if (
         torch.get_default_device().type == "meta"
     ):  # asked for shapes alone, which transformers refuses to load
-        return _drawn(config)
+        return _drawn(config, path)
     try:
         model, notes = _built(
             AutoModel.from_pretrained,
             folder,
+            path=path,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -172,13 +176,15 @@ def _loaded(folder: Path, config: Any) -> Any:
     return model
 
 
-def _built(make: Callable[..., Any], *given: Any, **named: Any) -> Any:
+def _built(make: Callable[..., Any], *given: Any, path: str, **named: Any) -> Any:
     """Returns what `make` makes with fused attention, or with plain one where the model has no other."""
     try:
         return make(*given, attn_implementation="sdpa", **named)
     except ValueError as error:
         if "attention" not in str(error):
-            raise ConfigError(f"transformers cannot build this encoder: {error}", where=NAME) from error
+            raise ConfigError(
+                f"transformers cannot build this encoder: {error}", where=f"{path}.name"
+            ) from error
         return make(*given, attn_implementation="eager", **named)
 
 
@@ -187,7 +193,7 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _TOKENIZERS)
 
 
-def read_tokenizer(folder: Path) -> Any:
+def read_tokenizer(folder: Path, path: str = PATH) -> Any:
     """Returns the tokenizer of a folder.
 
     Raises:
@@ -203,8 +209,8 @@ def read_tokenizer(folder: Path) -> Any:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(
             f"The tokenizer of this folder cannot be read: {str(error).splitlines()[0]}",
-            where=f"{NAME}: {folder}",
-            fix="copy tokenizer.json there; random weights may take method.encoder.tokenizer=dataset",
+            where=f"{path}.name: {folder}",
+            fix=f"copy tokenizer.json there; random weights may take {path}.tokenizer=dataset",
         ) from error
 
 
