@@ -13,6 +13,8 @@ from effrec_cli.models.layout import Bucketed, Layout, Packed, Padded
 from effrec_cli.models.ragged import has_varlen
 from effrec_cli.models.transformer import EPS, Block
 
+INPUT_EPS = 1e-6
+"""Epsilon of the LayerNorm at the input, as published (papers/iisan section 1.7)."""
 MOSTLY_FULL = 0.95
 """Share of a batch's places from which on it is left padded where rectangles would be the other way."""
 
@@ -37,6 +39,8 @@ class SequenceModel(nn.Module):
         init_std: standard deviation of looked-up vectors (items', positions'); None is Xavier-normal. All
             other matrices are Xavier-normal, biases 0.
         scale_embedding: multiply item vectors by sqrt(D) at the input.
+        attention_bias: that queries, keys, values and outputs of attention have one.
+        input_norm: a LayerNorm over items plus positions, before dropout.
         packed: whether windows go through the layers without their padding; `auto` where that is faster (see
             `packs`). Never what is computed.
 
@@ -60,6 +64,8 @@ class SequenceModel(nn.Module):
         activation: str = "gelu",
         init_std: float | None = 0.02,
         scale_embedding: bool = False,
+        attention_bias: bool = True,
+        input_norm: bool = False,
         packed: Literal["auto", True, False] = "auto",
     ) -> None:
         super().__init__()
@@ -67,9 +73,11 @@ class SequenceModel(nn.Module):
         width = max(1, round(ffn_ratio * dim))
         self.items = items
         self.positions = nn.Embedding(max_length, dim)
+        self.input_norm = nn.LayerNorm(dim, eps=INPUT_EPS) if input_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, width, dropout, norm, activation, self.causal) for _ in range(num_layers)
+            Block(dim, num_heads, width, dropout, norm, activation, self.causal, attention_bias)
+            for _ in range(num_layers)
         )
         self.final_norm = nn.Identity() if norm == "post" else nn.LayerNorm(dim, eps=EPS[norm])
         self.scale = math.sqrt(dim) if scale_embedding else 1.0
@@ -93,7 +101,8 @@ class SequenceModel(nn.Module):
             look_up: returns the vectors [..., D] of inputs [...], zeros where its second argument is false.
         """
         layout = self._layout(inputs, lengths, places if tokens is None else tokens)
-        x = self.dropout(look_up(layout.pick(inputs), layout.real) + self.positions(layout.columns))
+        x = look_up(layout.pick(inputs), layout.real) + self.positions(layout.columns)
+        x = self.dropout(self.input_norm(x))
         for block in self.blocks:
             x = block(x, layout)
         return layout.states(self._head(x), places)

@@ -22,15 +22,16 @@ class Attention(nn.Module):
         num_heads: heads; divides `dim`.
         dropout: share of attention weights dropped in training.
         causal: whether a position sees only itself and what came before it.
+        bias: add one to queries, keys, values and outputs.
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float, causal: bool) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float, causal: bool, bias: bool = True) -> None:
         super().__init__()
         self.num_heads, self.head_dim = num_heads, dim // num_heads
         self.dropout = dropout
         self.causal = causal
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias)
+        self.out = nn.Linear(dim, dim, bias)
 
     def forward(self, queries: Tensor, context: Tensor, layout: Layout) -> Tensor:
         """Returns [..., D] for queries [..., D] that see `context` [..., D] of their window."""
@@ -43,8 +44,9 @@ class Attention(nn.Module):
             return self.qkv(context).chunk(3, dim=-1)
         dim = queries.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(queries, weight[:dim], bias[:dim])
-        return (q, *F.linear(context, weight[dim:], bias[dim:]).chunk(2, dim=-1))
+        of_q, of_kv = (None, None) if bias is None else (bias[:dim], bias[dim:])
+        q = F.linear(queries, weight[:dim], of_q)
+        return (q, *F.linear(context, weight[dim:], of_kv).chunk(2, dim=-1))
 
 
 class FeedForward(nn.Module):
@@ -87,6 +89,7 @@ class Block(nn.Module):
         norm: `pre`, `post` or `sasrec`.
         activation: `relu` or `gelu`.
         causal: whether a position sees only itself and what came before it.
+        attention_bias: that attention's four matrices have one.
     """
 
     def __init__(
@@ -98,10 +101,11 @@ class Block(nn.Module):
         norm: str,
         activation: str,
         causal: bool = True,
+        attention_bias: bool = True,
     ) -> None:
         super().__init__()
         inside = dropout if norm == "sasrec" else 0.0
-        self.attention = Attention(dim, num_heads, inside, causal)
+        self.attention = Attention(dim, num_heads, inside, causal, attention_bias)
         self.ffn = FeedForward(dim, width, activation, inside)
         self.attention_norm = nn.LayerNorm(dim, eps=EPS[norm])
         self.ffn_norm = nn.LayerNorm(dim, eps=EPS[norm])

@@ -27,6 +27,8 @@ class SASRecConfig:
         activation: `relu` or `gelu`.
         init_std: standard deviation of the item and position vectors; None is Xavier-normal, the paper's.
         scale_embedding: multiply item vectors by sqrt(D) at the input.
+        attention_bias: whether queries, keys, values and outputs of attention have one.
+        input_norm: a LayerNorm over item vectors plus positions, before dropout.
         packed: whether windows go through the layers without their padding, which changes what it costs and
             not what is computed: `true`, `false`, or `auto` for where it is faster: on a CPU without
             `run.compile`, and on a GPU in 16 bits where torch's attention for it has all that is needed (no
@@ -44,4 +46,6 @@ class SASRecConfig:
     activation: str = setting("gelu", choices=("relu", "gelu"))
     init_std: float | None = setting(0.02, above=0)
     scale_embedding: bool = False
+    attention_bias: bool = True
+    input_norm: bool = False
     packed: Literal["auto", True, False] = "auto"
