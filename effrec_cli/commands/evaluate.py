@@ -130,7 +130,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--ks", metavar="K,K", help="other cut-offs, such as 10,20")
     parser.add_argument(
-        "--seen", choices=("exclude", "keep"), help="whether items of the history may be listed"
+        "--seen",
+        choices=("exclude", "exclude_but_target", "keep"),
+        help="whether items of the history may be listed",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.add_argument("--json", action="store_true", help="for programs")

@@ -38,9 +38,11 @@ def rank_cases(
     """Returns the mean over `cases` of every metric at every cut-off, such as {"ndcg@10": 0.04}.
 
     Each case ranks the whole catalogue, in the total order of `evaluation.order`. With `seen: exclude` items
-    of the history cannot be listed, so a target among them is a miss. `coverage@k` is the number of distinct
-    items in all lists over the size of the catalogue. With a `world` of several ranks each takes its share
-    of the cases and all get the same numbers.
+    of the history cannot be listed, so a target among them is a miss (as papers/iisan section 5.3 does). With
+    `exclude_but_target` those of them that are targets of the case can, and compete with what the history
+    does not hold. With `keep` all can, and a target also competes with the others. `coverage@k` is the number
+    of distinct items in all lists over the size of the catalogue. With a `world` of several ranks each takes
+    its share of the cases and all get the same numbers.
 
     Raises:
         ConfigError: unknown metric or cut-off.
@@ -70,9 +72,25 @@ def rank_cases(
 def rank_block(scorer: Scorer, block: Block, settings: EvaluationConfig, depth: int, ranks: Tensor) -> Tensor:
     """Returns the items that each case of `block` is recommended, int64 [B, min(depth, V)], -1 for none."""
     scores = scorer.score(block.users, block.histories)
-    if settings.seen == "exclude":
-        scores = exclude(scores, rows_of(block.histories), block.histories.items)
+    if settings.seen != "keep":
+        scores = _without_seen(scores, block, but_targets=settings.seen == "exclude_but_target")
     return best(scores, depth, ranks)[0]
+
+
+def _without_seen(scores: Tensor, block: Block, *, but_targets: bool) -> Tensor:
+    """Returns `scores` with -inf for the items of histories; their memory is written to.
+
+    Args:
+        scores: float [B, V].
+        block: the B cases.
+        but_targets: leave the scores of targets as they are.
+    """
+    seen = rows_of(block.histories), block.histories.items
+    if not but_targets:
+        return exclude(scores, *seen)
+    targets = block.targets // scores.shape[1], block.targets % scores.shape[1]
+    kept = scores[targets]
+    return exclude(scores, *seen).index_put_(targets, kept)
 
 
 def _fewer(rows: int, scorer: Scorer, error: torch.OutOfMemoryError) -> int:

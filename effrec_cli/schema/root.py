@@ -90,14 +90,16 @@ class EvaluationConfig:
         monitor: the validation metric that early stopping and the best checkpoint follow; None is `ndcg@10`
             where the catalogue is ranked (else the first metric that is computed) and `auc` for the tasks
             `news` and `knowledge_tracing`, whose protocols look at no other setting here.
-        seen: `exclude` never recommends an item of the user's history, `keep` may.
+        seen: `exclude` never recommends an item of the user's history, so that a target among them is a miss;
+            `exclude_but_target` may recommend those that are targets; `keep` all. What `effrec recommend`
+            lists is not decided here.
         block_rows: users scored at once; None sizes the block from free memory.
     """
 
     ks: list[int] = setting([1, 5, 10, 20, 100])
     metrics: list[str] = setting(["ndcg", "hr", "mrr", "recall", "map", "precision", "coverage", "surprisal"])
     monitor: str | None = None
-    seen: str = setting("exclude", choices=("exclude", "keep"))
+    seen: str = setting("exclude", choices=("exclude", "exclude_but_target", "keep"))
     block_rows: int | None = setting(None, low=1)
 
 

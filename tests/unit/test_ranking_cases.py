@@ -14,16 +14,23 @@ from effrec_cli.errors import ConfigError, DataError, NonFiniteError, OutOfMemor
 from effrec_cli.evaluation.ranking import protocol_of, rank_cases
 
 KS = (1, 2, 5, 40)
+SEEN = ("exclude", "exclude_but_target", "keep")
 
 
-def ranked(data, table, *, keep=False):
+def ranked(data, table, seen="exclude"):
     """Returns each case's full ranking by brute force."""
     lists = []
     for user, row in enumerate(np.array(table, dtype=np.float64)):
-        start, end = data.test.history_start[user], data.test.history_end[user]
+        history, targets = (
+            set(data.sequences.items[start[user] : end[user]].tolist())
+            for start, end in (
+                (data.test.history_start, data.test.history_end),
+                (data.test.target_start, data.test.target_end),
+            )
+        )
+        hidden = {"exclude": history, "exclude_but_target": history - targets, "keep": set()}[seen]
         scores = row.copy()
-        if not keep:
-            scores[data.sequences.items[start:end]] = -np.inf
+        scores[list(hidden)] = -np.inf
         lists.append(full_order(scores.tolist()))
     return lists
 
@@ -64,12 +71,12 @@ def worlds(draw):
     return make_data(histories, targets, num_items), table
 
 
-@given(world=worlds(), seen=st.sampled_from(["exclude", "keep"]), rows=st.integers(1, 6))
+@given(world=worlds(), seen=st.sampled_from(SEEN), rows=st.integers(1, 6))
 @hypothesis_settings(max_examples=120, deadline=None)
 def test_every_metric_equals_ir_measures_on_rankings_with_ties(world, seen, rows):
     data, table = world
     found = rank_cases(TableScorer(table), data, data.test, settings(KS, seen=seen, block_rows=rows))
-    lists = ranked(data, table, keep=seen == "keep")
+    lists = ranked(data, table, seen)
     for key, value in oracle(data, lists, KS).items():
         assert found[key] == pytest.approx(value, abs=1e-9), key
 
@@ -114,6 +121,32 @@ def test_a_target_in_the_excluded_history_is_a_miss_and_counts_as_relevant():
     kept = rank_cases(TableScorer(table), data, data.test, settings((3,), seen="keep"))
     assert hidden["recall@3"] == 0.5
     assert kept["recall@3"] == 1.0
+
+
+def test_a_target_in_the_history_competes_with_what_the_rule_lets_be_listed():
+    """History 0, 1, 2, of which 1 is the target; 0 scores above it and so does 3, which is new."""
+    data = make_data([[0, 1, 2, 1]], [[1]], 5)
+    table = [[9.0, 7.0, 1.0, 8.0, 0.0]]
+    ranks = {}
+    for seen in SEEN:
+        found = rank_cases(TableScorer(table), data, data.test, settings((1, 2, 3, 5), ["hr"], seen=seen))
+        ranks[seen] = [found[f"hr@{k}"] for k in (1, 2, 3, 5)]
+    assert ranks == {
+        "exclude": [0, 0, 0, 0],
+        "exclude_but_target": [0, 1, 1, 1],
+        "keep": [0, 0, 1, 1],
+    }
+
+
+def test_the_first_eleven_ranks():
+    """NDCG and hit rate at 10 of one relevant item, by its rank (papers/iisan section 8)."""
+    for rank, ndcg in ((1, 1.0), (2, 0.630930), (3, 0.5), (10, 0.289065), (11, 0.0)):
+        data = make_data([[15]], [[rank - 1]], 16)
+        found = rank_cases(
+            TableScorer(-np.arange(16.0)[None]), data, data.test, settings((10,), ["ndcg", "hr"])
+        )
+        assert found["ndcg@10"] == pytest.approx(ndcg, abs=1e-6)
+        assert found["hr@10"] == float(rank <= 10)
 
 
 def test_a_user_who_has_seen_everything_gets_an_empty_list():
@@ -214,13 +247,14 @@ def test_blocks_halve_when_memory_runs_out():
         rank_cases(hopeless, data, data.test, settings())
 
 
-def test_the_protocol_says_how_it_was_measured():
+@pytest.mark.parametrize("seen", SEEN)
+def test_the_protocol_says_how_it_was_measured(seen):
     data, _ = random_world(3)
-    stamp = protocol_of(data, settings((10, 5), ALL_METRICS, seen="keep"))
+    stamp = protocol_of(data, settings((10, 5), ALL_METRICS, seen=seen))
     assert stamp == {
         "split": {"kind": "made up"},
         "candidates": "full",
-        "seen": "keep",
+        "seen": seen,
         "ties": "score descending, then murmur3 finalizer of the item row ascending",
         "ks": [5, 10],
         "metrics": ALL_METRICS,
