@@ -1,0 +1,1 @@
+"""Side networks: towers of small blocks over the hidden states of frozen backbones."""
