@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from effrec_cli.data.cache import case_arrays
-from effrec_cli.data.filters import drop_duplicates, drop_low_ratings, drop_rare
+from effrec_cli.data.filters import drop_duplicates, drop_low_ratings, drop_older, drop_rare
 from effrec_cli.data.layout import Layout, lay_out
 from effrec_cli.data.order import sort_rows
 from effrec_cli.data.rows import Collected, collect
@@ -62,10 +62,12 @@ def _filter(collected: Collected, config: DatasetConfig) -> dict[str, int]:
     low = drop_low_ratings(rows, settings.min_rating)
     sort_rows(rows)
     twice = drop_duplicates(rows, settings.duplicates, len(collected.item_ids))
+    older = drop_older(rows, settings, len(collected.user_ids))
     rare, short = drop_rare(rows, settings, len(collected.user_ids), len(collected.item_ids))
     return {
         "rated_below_min_rating": low,
         "duplicates": twice,
+        "older_than_max_user_count": older,
         "items_below_min_item_count": rare,
         "users_below_min_user_count": short,
     }
@@ -102,6 +104,7 @@ _REMEDIES = {
     "bad_rows": "dataset.bad_rows=error shows the first malformed row",
     "labelled_0": "rows labelled 0 are no interactions: see dataset.label",
     "rated_below_min_rating": "a lower dataset.filter.min_rating, or null for none",
+    "older_than_max_user_count": "a larger dataset.filter.max_user_count, or null for all",
     "items_below_min_item_count": "a lower dataset.filter.min_item_count",
     "users_below_min_user_count": "a lower dataset.filter.min_user_count",
 }
@@ -124,6 +127,7 @@ _WHY = {
     "labelled_0": "labelled 0",
     "without_prompt": "without a prompt",
     "rated_below_min_rating": "rated below min_rating",
+    "older_than_max_user_count": "before the last max_user_count of a user",
     "items_below_min_item_count": "of items below min_item_count",
     "users_below_min_user_count": "of users below min_user_count",
 }

@@ -1,4 +1,4 @@
-"""Which rows stay: rating threshold, duplicates, and least counts of items and users."""
+"""Which rows stay: rating threshold, duplicates, users' last rows, and least counts of items and users."""
 
 from __future__ import annotations
 
@@ -43,6 +43,28 @@ def drop_duplicates(rows: Rows, rule: str, num_items: int) -> int:
     keep = np.ones(len(rows), dtype=bool)
     keep[order[1:][same] if rule == "first" else order[:-1][same]] = False
     return _keep(rows, keep)
+
+
+def drop_older(rows: Rows, settings: FilterConfig, num_users: int) -> int:
+    """Drops all but the last `max_user_count` rows of each user, in place, and returns how many.
+
+    The rows are in their final order: user after user, and in time inside a user.
+
+    Raises:
+        ConfigError: users with so few rows would all be dropped.
+    """
+    most = settings.max_user_count
+    if most is None:
+        return 0
+    if most < settings.min_user_count:
+        raise ConfigError(
+            f"Of each user at most {most} rows stay, and users with fewer than {settings.min_user_count} go: "
+            "nobody is left.",
+            where=f"dataset.filter.max_user_count={most}",
+            fix=f"dataset.filter.min_user_count={most}, or a larger max_user_count",
+        )
+    end = np.cumsum(counts(rows.users, num_users))
+    return _keep(rows, end[rows.users] - np.arange(len(rows)) <= most)
 
 
 def drop_rare(rows: Rows, settings: FilterConfig, num_users: int, num_items: int) -> tuple[int, int]:

@@ -21,9 +21,19 @@ def recipe(config: DatasetConfig, fingerprint: dict[str, Any]) -> dict[str, Any]
         "format": cache.FORMAT,
         "family": config.family,
         "raw": fingerprint,
-        "filter": asdict(config.filter),
+        "filter": _filter_settings(config),
         "split": _split_settings(config),
     }
+
+
+_SINCE = ("max_user_count",)
+"""Filters that came later: named where they are used, so that what was prepared before them stays known."""
+
+
+def _filter_settings(config: DatasetConfig) -> dict[str, Any]:
+    """Returns the filters' settings, those that came later only where they are used."""
+    every, usual = asdict(config.filter), asdict(type(config.filter)())
+    return {name: value for name, value in every.items() if name not in _SINCE or value != usual[name]}
 
 
 def _split_settings(config: DatasetConfig) -> dict[str, Any]:

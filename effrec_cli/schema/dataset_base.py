@@ -15,6 +15,8 @@ class FilterConfig:
         min_rating: rows rated lower are dropped; None keeps all.
         min_item_count: items with fewer rows are dropped.
         min_user_count: users with fewer rows are dropped.
+        max_user_count: of each user the last so many rows stay, before items and users are counted; None is
+            all (papers/iisan section 5.3: 13).
         k_core: `once` filters items then users one time (papers' way), `iterative` until nothing changes.
         duplicates: `keep` all rows of one (user, item), the `first` or the `last` in time.
     """
@@ -22,6 +24,7 @@ class FilterConfig:
     min_rating: float | None = None
     min_item_count: int = setting(1, low=1)
     min_user_count: int = setting(3, low=1)
+    max_user_count: int | None = setting(None, low=1)
     k_core: str = setting("once", choices=("once", "iterative"))
     duplicates: str = setting("keep", choices=("keep", "first", "last"))
 

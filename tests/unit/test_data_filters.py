@@ -2,15 +2,20 @@
 
 import numpy as np
 import pytest
-from data_helpers import as_training, prepared, raw_items
+from data_helpers import as_cases, as_training, prepared, quiet, raw_items
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effrec_cli.data.filters import drop_duplicates, drop_rare
+from effrec_cli.data.batches import Share
+from effrec_cli.data.filters import drop_duplicates, drop_older, drop_rare
+from effrec_cli.data.in_batch import InBatches
+from effrec_cli.data.load import load
 from effrec_cli.data.order import sort_rows
+from effrec_cli.data.prepare import recipe
 from effrec_cli.data.rows import Rows
 from effrec_cli.errors import ConfigError, DataError
-from effrec_cli.schema.dataset_base import FilterConfig
+from effrec_cli.schema.dataset_base import DatasetConfig, FilterConfig
+from effrec_cli.schema.dataset_table import TableConfig
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=40)
 
@@ -63,6 +68,63 @@ def test_duplicates_keep_one_of_each_pair(pairs, rule):
         expected = [(at, pair) for at, pair in enumerate(before) if pair not in before[at + 1 :]]
     assert list(zip(rows.ratings.tolist(), pairs_of(rows), strict=True)) == expected
     assert dropped == len(before) - len(expected)
+
+
+@given(PAIRS, st.sampled_from([1, 2, 3, 40, None]))
+def test_the_last_rows_of_each_user_stay(pairs, most):
+    rows = rows_of(sorted(pairs, key=lambda pair: pair[0]))
+    before = pairs_of(rows)
+    dropped = drop_older(rows, FilterConfig(max_user_count=most, min_user_count=1), 5)
+    users = [[pair for pair in before if pair[0] == user] for user in range(5)]
+    expected = [pair for own in users for pair in (own if most is None else own[-most:])]
+    assert pairs_of(rows) == expected
+    assert dropped == len(before) - len(expected)
+
+
+def people(counts):
+    """Rows of users 1, 2 ... with so many items each, all different, shuffled in the file."""
+    rows = [(user, 100 * user + at, at, 5) for user, n in enumerate(counts, 1) for at in range(1, n + 1)]
+    return [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
+
+
+def test_of_long_histories_the_last_are_split_and_older_items_are_none_of_the_catalogue(tmp_path):
+    """A user of 15 items keeps 3 to 15 (papers/iisan section 5.3): trained on 3 to 13, then 14, then 15."""
+    lines = [f"{user},{item},{time}" for user, item, time, _ in people([15, 5])]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *lines]))
+    config = TableConfig(name="log", family="table", path=str(tmp_path / "log.csv"), time="time")
+    config.filter.max_user_count = 13
+    data = load(config, tmp_path / "root", quiet)
+    long, short = [100 + at for at in range(3, 16)], [200 + at for at in range(1, 6)]
+    assert as_training(data) == {1: long[:11], 2: short[:3]}
+    assert as_cases(data, data.valid) == {1: (long[:11], long[11:12]), 2: (short[:3], short[3:4])}
+    assert as_cases(data, data.test) == {1: (long[:12], long[12:]), 2: (short[:4], short[4:])}
+    assert data.items.ids.tolist() == [*long, *short]
+    assert data.stats["dropped"]["older_than_max_user_count"] == 2
+    batch = InBatches(data, 9, 10, "last", 0).batch(0, 0, Share(), 0)
+    met = data.items.ids[batch.tensors["candidates"].numpy()].tolist()
+    assert met == [*long[:11], *short[:3]]
+    assert sorted(batch.tensors["lengths"].tolist()) == [2, 10]
+
+
+def test_items_are_counted_after_older_rows_are_gone():
+    rows = [(1, 7, 0, 5), (1, 1, 1, 5), (1, 2, 2, 5), (2, 7, 0, 5), (2, 1, 1, 5), (2, 2, 2, 5)]
+    kept = prepared(rows, max_user_count=2, min_item_count=2)
+    assert kept.items.ids.tolist() == [1, 2]
+    assert prepared(rows, min_item_count=2).items.ids.tolist() == [1, 2, 7]
+
+
+def test_more_rows_asked_for_than_may_stay_is_an_error():
+    with pytest.raises(ConfigError, match="nobody is left") as caught:
+        prepared(people([5]), max_user_count=2, min_user_count=3)
+    assert caught.value.where == "dataset.filter.max_user_count=2"
+
+
+def test_what_was_prepared_before_it_was_there_keeps_its_key():
+    config = DatasetConfig(name="d", family="table")
+    old = {"min_rating", "min_item_count", "min_user_count", "k_core", "duplicates"}
+    assert recipe(config, {})["filter"].keys() == old
+    config.filter.max_user_count = 13
+    assert recipe(config, {})["filter"].keys() == {*old, "max_user_count"}
 
 
 @given(PAIRS, st.integers(1, 4), st.integers(1, 4))
