@@ -61,13 +61,13 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         yield aside
         with disk_faults(target):
-            _publish(aside, target)
+            publish(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
 
 
-def _publish(aside: Path, target: Path) -> None:
+def publish(aside: Path, target: Path) -> None:
     """Renames `aside`, once it is on the disk, to `target`; what was there goes afterwards."""
     for path in [*aside.rglob("*"), aside]:
         durable.sync_file(path)

@@ -42,7 +42,7 @@ class TapShape:
     image_taps: int
 
 
-def tap_rule(num_layers: int, count: int = TAPS, where: str = "method.taps") -> tuple[int, ...]:
+def tap_rule(num_layers: int, count: int = TAPS, where: str = "method.num_taps") -> tuple[int, ...]:
     """Returns which hidden states are read: 0, and `count` evenly stepped ones that end with the last layer.
 
     Hidden state 0 is what layer 1 reads and k is what layer k gives. With step = (L - 1) // (count - 1) the
