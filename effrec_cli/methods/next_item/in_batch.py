@@ -26,7 +26,8 @@ def in_batch_cross_entropy(
     target's too. An item of the row's own window is no negative, wherever else it stands; the target counts
     once. Any other item of the step counts as often as it stands there, which `log_times` does in one column:
     the sum is that over all places of all windows. Products are in the inputs' precision, or float32 where
-    that is less; a fixed number of kernels, whatever the sizes. Memory: some float [m, C].
+    that is less; a fixed number of kernels, whatever the sizes. One float [m, C] is kept for the backward
+    pass, and a few live while it is made.
 
     Args:
         hidden: states [m, D] of a micro-batch of b windows.
@@ -44,7 +45,7 @@ def in_batch_cross_entropy(
     own = members.new_zeros(len(members), len(items) + 1, dtype=torch.bool).scatter(1, members, True)
     added = (log_times.to(dtype) - less).masked_fill(own[:, :-1], -math.inf)
     with torch.autocast(hidden.device.type, enabled=False):
-        products = hidden.to(dtype) @ items.to(dtype).T / temperature
+        products = (hidden.to(dtype) / temperature) @ items.to(dtype).T
     target = products.gather(1, labels[:, None]) - less.index_select(0, labels)[:, None]
     # The target's column is hidden like all of its window's, and comes back as it is alone.
     logits = (products + added.index_select(0, windows)).scatter(1, labels[:, None], target)
