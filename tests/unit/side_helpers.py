@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from effrec_cli.models.side.network import SideNetwork
 from effrec_cli.models.taps import Taps, TapShape
+from effrec_cli.models.transformer import ACTIVATIONS
 
 SMALL = TapShape(text_dim=6, text_taps=3, image_dim=6, image_taps=3)
 SHAPES = {
@@ -55,7 +56,7 @@ def set_gates(network, tower, value):
     """Sets the gates' parameters of a tower."""
     for name, blocks in network.blocks.items():
         if tower in name.split("_"):
-            blocks.gates.data.view(blocks.shape)[name.split("_").index(tower)] = value
+            blocks.gates.data.view(blocks.shape)[:, name.split("_").index(tower)] = value
 
 
 def ends(network, taps):
@@ -130,15 +131,15 @@ def _blocks(network, tower):
     """Yields a tower's gates and blocks, the ones that run ahead first."""
     held = [(key, blocks) for key, blocks in network.blocks.items() if tower in key.split("_")]
     for key, blocks in sorted(held, key=lambda each: len(each[0].split("_"))):
-        at, (towers, taps) = key.split("_").index(tower), blocks.shape
-        down_bias = blocks.down_bias.view(towers, taps, -1)[at]
-        up_bias = blocks.up_bias.view(towers, taps, -1)[at]
+        at, (taps, towers) = key.split("_").index(tower), blocks.shape
+        down_bias = blocks.down_bias.view(taps, towers, -1)[:, at]
+        up_bias = blocks.up_bias.view(taps, towers, -1)[:, at]
         for k in range(taps):
-            weights = (blocks.down[at, k], down_bias[k], blocks.up[at, k], up_bias[k])
+            weights = (blocks.down[k, at], down_bias[k], blocks.up[k, at], up_bias[k])
             gate = None
             if blocks.gates is not None:
-                gate = torch.sigmoid(blocks.gates.view(towers, taps)[at, k] / 0.1)
-            yield gate, _block(blocks.activation, *weights)
+                gate = torch.sigmoid(blocks.gates.view(taps, towers)[k, at] / 0.1)
+            yield gate, _block(ACTIVATIONS[blocks.activation], *weights)
 
 
 def _block(activation, down, down_bias, up, up_bias):

@@ -77,7 +77,7 @@ def test_blocks_start_almost_as_identity_and_gates_at_a_half():
         assert abs(weight.mean()) < 1e-3
     for zero in (blocks.down_bias, blocks.up_bias, blocks.gates, network.heads.fusion.bias):
         assert not zero.any()
-    assert torch.equal(blocks.opened(), torch.full((3, 2), 0.5))
+    assert torch.equal(blocks.opened(), torch.full((2, 3), 0.5))
     pair = network.heads.pairs["text_image_inter"]
     assert pair.outer.std().item() == pytest.approx((2 / 264) ** 0.5, rel=0.02)
     assert pair.inner.std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
@@ -167,7 +167,7 @@ def test_layers_that_are_not_read_change_nothing():
     places = tap_rule(12)
     assert places == (0, 2, 4, 6, 8, 10, 12)
     network = built(SEVEN)
-    assert network.blocks["text_image_inter"].shape == (3, 7)
+    assert network.blocks["text_image_inter"].shape == (7, 3)
     hidden = torch.randn(2, 13, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
     def vectors(states):

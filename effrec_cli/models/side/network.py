@@ -18,8 +18,8 @@ class SideNetwork(nn.Module):
     """Vectors of items from their taps, by an intra tower a modality and an inter tower over both.
 
     Sections 1.3 to 1.6 of papers/iisan; unequal widths and numbers of taps, section 1.10. Towers of the same
-    width run side by side, so that the number of kernels depends on neither items nor towers. Where one
-    tower has more taps than the others it runs its first blocks alone.
+    width run side by side, and no number of kernels grows with the items. Where one tower has more taps than
+    the others it runs its first blocks alone.
 
     Args:
         shape: widths and numbers of the taps; 0 for a modality that is not there.
@@ -97,7 +97,8 @@ class SideNetwork(nn.Module):
     def _run(self, segment: Segment, feeds: dict[str, tuple[Tensor, ...]], state: Tensor | None) -> Tensor:
         """Returns a segment's last states [T, n, D]; `state` is of a tower that ran ahead, its first."""
         part = slice(segment.taps) if segment.ahead else slice(-segment.taps, None)
-        rows = torch.stack([tap for feed in segment.feeds for tap in feeds[feed][part]])
+        by_tap = zip(*(feeds[feed][part] for feed in segment.feeds), strict=True)
+        rows = torch.stack([tap for each in by_tap for tap in each]).unflatten(0, (segment.taps, -1))
         if state is not None:
             state = F.pad(state, (0, 0, 0, 0, 0, len(segment.towers) - 1))
         return self.blocks[segment.name](rows.to(self._dtype), state)
