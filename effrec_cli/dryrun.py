@@ -219,6 +219,7 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     """Returns the parameters and the memory of the run's model on these data."""
     world = World(size=config.run.devices, device=device)
     method = registry.implementation("methods", config.method.name)(config, world)
+    method.rehearses = True
     if config.run.dir and config.run.resume == "auto":
         method.recall(method_state(RunFolder(Path(config.run.dir)).checkpoints))
     data = method.prepare(data)

@@ -61,6 +61,8 @@ class Method:
     """Whether items are scored by what the dataset says of them: a run needs it, or `keepsakes`."""
     joins_empty: ClassVar[bool] = False
     """Whether a rank whose share of a step is empty runs `training_step` all the same, to work for others."""
+    rehearses: bool = False
+    """Whether it is only looked at: nothing is made that outlasts it, such as a cache on the disk."""
     data: RecData
     model: nn.Module
 

@@ -9,6 +9,7 @@ from effrec_cli.errors import nearest_name
 from effrec_cli.schema.dataset_table import TableConfig
 from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.method_gram import GRAMConfig, gram_problems
+from effrec_cli.schema.method_iisan import IISANConfig, iisan_problems
 from effrec_cli.schema.problems import Problem
 from effrec_cli.schema.protocols import LOWER_IS_BETTER, is_own, metrics_of, task_of
 from effrec_cli.schema.root import Config, EvaluationConfig
@@ -135,13 +136,27 @@ def _gram(config: Config) -> Iterator[Problem]:
     if not isinstance(own, GRAMConfig):
         return
     yield from gram_problems(own, task_of(config))
+    if own.encoder.modality == "text":
+        yield from _titles(config)
+    if (own.mode, own.update) == ("multi_step", "regress") and precision in ("bf16", "fp16"):
+        what = f"update=regress subtracts vectors that differ by a gradient, which {precision} rounds away."
+        yield Problem("run.precision", what, fix="run.precision=fp32, or method.update=inject_multi")
+
+
+def _iisan(config: Config) -> Iterator[Problem]:
+    own = config.method
+    if isinstance(own, IISANConfig):
+        yield from iisan_problems(own, task_of(config))
+        if own.modality in ("text", "both"):
+            yield from _titles(config)
+
+
+def _titles(config: Config) -> Iterator[Problem]:
+    """Yields a table of which nobody says where its texts are."""
     if type(config.dataset) is TableConfig and config.dataset.title is None:
         what = "The encoder reads what items say, and no column of titles or texts is named."
         fix = "dataset.title=COLUMN, with dataset.items_path=FILE where a table of items has it"
         yield Problem("dataset.title", what, fix=fix)
-    if (own.mode, own.update) == ("multi_step", "regress") and precision in ("bf16", "fp16"):
-        what = f"update=regress subtracts vectors that differ by a gradient, which {precision} rounds away."
-        yield Problem("run.precision", what, fix="run.precision=fp32, or method.update=inject_multi")
 
 
 def _sparse_rows(config: Config) -> Iterator[Problem]:
@@ -162,5 +177,6 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _heads,
     _cce,
     _gram,
+    _iisan,
     _sparse_rows,
 )

@@ -39,6 +39,11 @@ class Parts:
     settings: Any
     seed: int
 
+    @property
+    def sums(self) -> bool:
+        """Whether the loss is the sum over a step's rows, where a method offers it, and not their mean."""
+        return getattr(self.settings, "reduction", "mean") == "sum"
+
 
 class Mode:
     """One way to train an encoder and a filter; see the subclasses.
@@ -88,7 +93,7 @@ class Mode:
             return vectors.sum() * 0.0
         with autocast():
             loss = self.parts.task.loss(self.parts.filter, vectors, batch)
-        return loss * batch.total_targets if self.parts.settings.reduction == "sum" else loss
+        return loss * batch.total_targets if self.parts.sums else loss
 
     def update(self, engine: Engine) -> None:
         """Moves encoder and filter by the gradients they have: one norm, one check, one step."""
