@@ -19,6 +19,7 @@ _EXTRAS = {
     "sklearn": "data",
     "transformers": "encoders",
     "peft": "encoders",
+    "PIL": "images",
     "pynvml": "gpu",
 }
 _FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

@@ -135,9 +135,14 @@ def _check_bounds(members: list[_Member], archive: Path) -> None:
     for member in members:
         if not member.plain:
             raise _refused(archive, f"its entry '{member.name}' is a link or a device")
-        path, foreign = PurePosixPath(member.name), PureWindowsPath(member.name)
-        if path.is_absolute() or foreign.drive or foreign.root or ".." in (*path.parts, *foreign.parts):
+        if leads_outside(member.name):
             raise _refused(archive, f"its entry '{member.name}' leads outside the folder")
+
+
+def leads_outside(name: str) -> bool:
+    """Returns whether an entry's path is absolute, on a drive, or goes up; as POSIX or Windows reads it."""
+    path, foreign = PurePosixPath(name), PureWindowsPath(name)
+    return bool(path.is_absolute() or foreign.drive or foreign.root or ".." in (*path.parts, *foreign.parts))
 
 
 def _extract(member: _Member, target: Path, archive: Path) -> None:

@@ -20,6 +20,10 @@ TICKS_PER_SECOND = "ticks_per_second"
 """A source may carry this attribute when its times are finer than seconds: rows are ordered by ticks, and
 stored in whole seconds."""
 
+USABLE_ITEMS = "usable_items"
+"""A source may carry this method where some items are to be dropped whatever their rows are: of the raw item
+ids, ascending, it returns which stay, or None for all."""
+
 
 @dataclass(frozen=True)
 class Arranged:
@@ -46,7 +50,8 @@ def arrange(source: Source, config: DatasetConfig, say: Say) -> Arranged:
     collected = collect(source, say)
     read = len(collected.rows)
     say("  all rows read; ordering and filtering")
-    dropped = _filter(collected, config)
+    unusable = _drop_unusable(collected, source)
+    dropped = unusable | _filter(collected, config)
     if not len(collected.rows):
         raise _nothing_left(source, config, read, dropped)
     _to_seconds(collected, source)
@@ -54,6 +59,17 @@ def arrange(source: Source, config: DatasetConfig, say: Say) -> Arranged:
     stats = _stats(source, layout, read, dropped)
     say(f"  {_summary(stats)}")
     return Arranged(_arrays(layout), layout.split.protocol, stats)
+
+
+def _drop_unusable(collected: Collected, source: Source) -> dict[str, int]:
+    """Drops the rows of items that the source cannot use, in place; returns how many, where it can tell."""
+    usable = getattr(source, USABLE_ITEMS, None)
+    stays = usable(collected.item_ids) if usable is not None else None
+    if stays is None:
+        return {}
+    before, keep = len(collected.rows), stays[collected.rows.items]
+    collected.rows.take(keep)
+    return {"bad_images": before - len(collected.rows)}
 
 
 def _filter(collected: Collected, config: DatasetConfig) -> dict[str, int]:
@@ -90,19 +106,28 @@ def _stats(source: Source, layout: Layout, read: int, dropped: dict[str, int]) -
 
 def _counts(source: Source, read: int, dropped: dict[str, int]) -> dict[str, Any]:
     """Returns what was read and dropped; the reader's keys `dropped_*` join the dropped rows."""
-    reader = dict(source.stats())
-    drops = [key for key in reader if key.startswith("dropped_")]
-    by_reader = {key.removeprefix("dropped_"): reader.pop(key) for key in drops}
+    found = source.stats()
+    drops = {key.removeprefix("dropped_"): n for key, n in found.items() if key.startswith("dropped_")}
     return {
-        "rows_read": reader.pop("rows_read", read + sum(by_reader.values())),
-        "dropped": {**by_reader, **dropped},
-        "reader": reader,
+        "rows_read": found.get("rows_read", read + sum(drops.values())),
+        "dropped": {**drops, **dropped},
+        "reader": reader_counts(source),
+    }
+
+
+def reader_counts(source: Source) -> dict[str, int]:
+    """Returns what a source counts beside rows that it read and dropped."""
+    return {
+        key: count
+        for key, count in source.stats().items()
+        if key != "rows_read" and not key.startswith("dropped_")
     }
 
 
 _REMEDIES = {
     "bad_rows": "dataset.bad_rows=error shows the first malformed row",
     "labelled_0": "rows labelled 0 are no interactions: see dataset.label",
+    "bad_images": "dataset.bad_images=zero keeps items without a usable image, as black",
     "rated_below_min_rating": "a lower dataset.filter.min_rating, or null for none",
     "older_than_max_user_count": "a larger dataset.filter.max_user_count, or null for all",
     "items_below_min_item_count": "a lower dataset.filter.min_item_count",
@@ -126,6 +151,7 @@ _WHY = {
     "bad_rows": "malformed",
     "labelled_0": "labelled 0",
     "without_prompt": "without a prompt",
+    "bad_images": "of items without a usable image",
     "rated_below_min_rating": "rated below min_rating",
     "older_than_max_user_count": "before the last max_user_count of a user",
     "items_below_min_item_count": "of items below min_item_count",

@@ -41,9 +41,16 @@ def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any] | None]) -> dic
 
 def _write(folder: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
     path = folder / f"{name}.npy"
-    with disk_faults(path):
-        np.save(path, array, allow_pickle=False)
+    if not _is_file(array, path):
+        with disk_faults(path):
+            np.save(path, array, allow_pickle=False)
     return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+
+
+def _is_file(array: NDArray[Any], path: Path) -> bool:
+    """Returns whether an array is what lies at `path`: a source may have written a large one there."""
+    mapped = array if isinstance(array, np.memmap) else array.base
+    return isinstance(mapped, np.memmap) and mapped.filename is not None and Path(mapped.filename) == path
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

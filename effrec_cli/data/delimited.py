@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -59,7 +61,17 @@ def open_bytes(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
-def _on_disk(handle: IO[bytes]) -> IO[bytes]:
+@contextmanager
+def whole_gzip(path: Path) -> Iterator[None]:
+    """Turns what a gzip that is damaged or cut short raises while it is read into a DataError."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        where = f"{path}: {error}"
+        raise DataError("This gzip file is damaged or cut short.", where=where, fix="get it again") from error
+
+
+def on_disk(handle: IO[bytes]) -> IO[bytes]:
     """Returns the file as it lies on the disk, packed or not."""
     return handle.fileobj if isinstance(handle, gzip.GzipFile) else handle
 
@@ -73,16 +85,16 @@ def read_delimited(path: Path, dialect: Dialect, columns: Sequence[Column], bad:
     """
     require_arrow()
     rows_before, bytes_before = bad.read, bad.read_bytes
-    with open_bytes(path) as handle:
+    with whole_gzip(path), open_bytes(path) as handle:
         names, first = _header(handle, path, dialect)
         require_columns(columns, names, path)
-        for lines in _blocks(handle, first, dialect.quoted):
+        for lines in line_blocks(handle, first, dialect.quoted):
             block = _fast(lines, dialect, names, columns)
             if block is None:
                 block = _careful(lines, path, dialect, names, columns, bad)
             else:
                 bad.read += len(block[columns[0].role])
-            bad.read_bytes = bytes_before + _on_disk(handle).tell()
+            bad.read_bytes = bytes_before + on_disk(handle).tell()
             yield block
     if bad.read == rows_before:
         raise DataError("The file has no rows.", where=str(path), fix="check that it was written whole")
@@ -90,9 +102,9 @@ def read_delimited(path: Path, dialect: Dialect, columns: Sequence[Column], bad:
 
 def head(path: Path, dialect: Dialect, column: str, count: int = 1000) -> list[str]:
     """Returns the first values of a column as text, malformed rows left out; none where it is not there."""
-    with open_bytes(path) as handle:
+    with whole_gzip(path), open_bytes(path) as handle:
         names, first = _header(handle, path, dialect)
-        lines = next(_blocks(handle, first, dialect.quoted, size=1 << 20), _Lines(b"", first))
+        lines = next(line_blocks(handle, first, dialect.quoted, size=1 << 20), _Lines(b"", first))
     if column not in names:
         return []
     at = names.index(column)
@@ -111,7 +123,7 @@ def _header(handle: IO[bytes], path: Path, dialect: Dialect) -> tuple[list[str],
     return next(csv.reader([text], delimiter=dialect.separator)), 2
 
 
-def _blocks(handle: IO[bytes], first: int, quoted: bool, size: int = _BLOCK_BYTES) -> Iterator[_Lines]:
+def line_blocks(handle: IO[bytes], first: int, quoted: bool, size: int = _BLOCK_BYTES) -> Iterator[_Lines]:
     """Yields the rest of a file in pieces of whole records, of about `size` bytes."""
     rest, line = b"", first
     while more := handle.read(size):
@@ -167,10 +179,10 @@ def _fast(lines: _Lines, dialect: Dialect, names: list[str], columns: Sequence[C
         )
     except pa.ArrowInvalid:
         return None
-    return _columns_of(table, columns)
+    return columns_of(table, columns)
 
 
-def _columns_of(table: Any, columns: Sequence[Column]) -> Block | None:
+def columns_of(table: Any, columns: Sequence[Column]) -> Block | None:
     """Returns a table's columns as numpy arrays, or None where a value is flagged."""
     block: Block = {}
     for column in columns:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from effrec_cli.data.blocks import BadRows, Column
 from effrec_cli.data.delimited import Dialect, read_delimited
 from effrec_cli.data.fetch import Remote
+from effrec_cli.data.images.items import ItemImages
 from effrec_cli.data.kinds import Number, Whole
 from effrec_cli.data.movielens_about import Item, item_genres, read_items, read_users, user_features
 from effrec_cli.data.movielens_releases import count_ratings, doubt, refuse_another, with_files
@@ -65,6 +66,16 @@ class MovieLensSource:
         self.raw = RawFiles(data_root, config.name, required, optional, self._check, with_files)
         self._bad = BadRows(config.bad_rows)
         self._items: dict[int, Item] | None = None
+        self._images = ItemImages(config, data_root, ("movieId", "item"))
+        self.usable_items = self._images.usable
+
+    def check(self) -> None:
+        """Checks what is said of images; the release itself may still be fetched.
+
+        Raises:
+            ConfigError: there are none where they should be, or none are named.
+        """
+        self._images.check()
 
     def ensure(self, say: Say) -> None:
         """Downloads the release where it is not there yet.
@@ -72,6 +83,7 @@ class MovieLensSource:
         Raises:
             DataError: it cannot be downloaded; the fix is to import it.
         """
+        self._images.ensure(say)
         if self.raw.present:
             return
         config = self.config
@@ -96,6 +108,7 @@ class MovieLensSource:
             "files": self.raw.fingerprint(),
             "layout": self.config.layout,
             "bad_rows": self.config.bad_rows,
+            **self._images.fingerprint(),
         }
 
     @property
@@ -109,6 +122,7 @@ class MovieLensSource:
         Raises:
             DataError: a malformed row, or an empty file.
         """
+        self._images.begin()
         self._bad = BadRows(self.config.bad_rows)
         yield from self._chunks(self.raw.folder, self._bad)
 
@@ -145,14 +159,14 @@ class MovieLensSource:
         return np.array([items[i].title if i in items else "" for i in item_ids.tolist()], dtype=np.str_)
 
     def side(self, data: RecData) -> dict[str, NDArray[Any]]:
-        """Returns genres, and user features where the release has them.
+        """Returns genres, user features where the release has them, and images where they are asked for.
 
         Returns:
             `item_genres` uint8 [V, G], 1 where the item has the genre; `genre_names` [G]; with 100k and 1m
             also `user_gender` int8 (0 F, 1 M), `user_age` int16, `user_occupation` int16, an index into
             `occupation_names`, and `user_zip`; -1 or "" where a user is not listed.
         """
-        side = item_genres(self._about_items(), data.items.ids)
+        side = self._images.side(data) | item_genres(self._about_items(), data.items.ids)
         users = self.raw.paths().get(self.layout.users or "")
         if users is not None:
             features, names = read_users(users, self.config.layout)
@@ -164,5 +178,6 @@ class MovieLensSource:
         return None
 
     def stats(self) -> dict[str, int]:
-        """Returns the rows read, and those dropped as malformed."""
-        return {"rows_read": self._bad.read, "dropped_bad_rows": self._bad.dropped}
+        """Returns the rows read, those dropped as malformed, and the images."""
+        read = {"rows_read": self._bad.read, "dropped_bad_rows": self._bad.dropped}
+        return read | self._images.stats()

@@ -60,7 +60,7 @@ def head(path: Path, column: str, count: int = 1000) -> list[str]:
     """Returns the first values of a column as csv would write them; none where there is no such column."""
     import pyarrow as pa
 
-    with _open(parquet_files(path)[0]) as file:
+    with open_parquet(parquet_files(path)[0]) as file:
         if column not in file.schema_arrow.names:
             return []
         batch = next(file.iter_batches(batch_size=count, columns=[column]), None)
@@ -72,13 +72,23 @@ def head(path: Path, column: str, count: int = 1000) -> list[str]:
     return ["" if v is None else str(v) for v in values.to_pylist()]
 
 
-def _open(path: Path) -> Any:
+def open_parquet(path: Path, buffer_size: int = 0) -> Any:
+    """Returns a parquet file, opened.
+
+    Args:
+        path: the file.
+        buffer_size: bytes that are read at a time; 0 reads a row group's column at once.
+
+    Raises:
+        DataError: it is no whole parquet file.
+        EnvironmentFault: pyarrow is not installed.
+    """
     require_arrow()
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, buffer_size=buffer_size, pre_buffer=buffer_size == 0)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             "This is not a whole parquet file.",
@@ -88,7 +98,7 @@ def _open(path: Path) -> Any:
 
 
 def _read_file(path: Path, columns: Sequence[Column], bad: BadRows) -> Iterator[Block]:
-    with _open(path) as file:
+    with open_parquet(path) as file:
         require_columns(columns, file.schema_arrow.names, path)
         _require_plain(columns, file.schema_arrow, path)
         row, bytes_before = 1, bad.read_bytes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from effrec_cli.data import cache
-from effrec_cli.data.arrange import arrange
+from effrec_cli.data.arrange import arrange, reader_counts
 from effrec_cli.data.source import Say, Source
 from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_base import DatasetConfig
@@ -78,4 +78,5 @@ def _add_extras(source: Source, folder: Path, manifest: dict[str, Any], entries:
     entries.update(cache.write_arrays(folder, {"titles": source.titles(data.items.ids)}))
     side = {f"side.{name}": array for name, array in source.side(data).items()}
     entries.update(cache.write_arrays(folder, side))
+    manifest["stats"] = {**manifest["stats"], "reader": reader_counts(source)}
     manifest["ceiling"] = source.ceiling(data)

@@ -15,6 +15,7 @@ from effrec_cli.data.blocks import BadRows, Block, Column
 from effrec_cli.data.delimited import Dialect, head, read_delimited
 from effrec_cli.data.digests import digest_of
 from effrec_cli.data.ids import lookup
+from effrec_cli.data.images.items import ItemImages
 from effrec_cli.data.kinds import Above, Kind, Label, Number, Text, Whole
 from effrec_cli.data.labelled import LabelledRows
 from effrec_cli.data.parquet import head as parquet_head
@@ -22,6 +23,7 @@ from effrec_cli.data.parquet import is_parquet, parquet_files, read_parquet
 from effrec_cli.data.sniff import id_kind, time_kind
 from effrec_cli.data.source import TEST, TRAIN, VALID, RawChunk, Say
 from effrec_cli.data.table_settings import check_table, reading, separator_of
+from effrec_cli.data.titles import Titles
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import ConfigError
 from effrec_cli.schema.dataset_table import LONGEST_TITLE, TableConfig
@@ -48,12 +50,15 @@ class TableSource:
         self.ticks_per_second = 1
         self._bad = BadRows(config.bad_rows)
         self._labelled = LabelledRows()
-        self._titles: dict[Any, str] = {}
+        self._titles = Titles(config.title_chars)
         self._say: Say = print
+        self._images = ItemImages(config, data_root, (config.items_item or config.item, config.item))
+        self.usable_items = self._images.usable
 
     def ensure(self, say: Say) -> None:
         """Checks as `check` does: there is nothing to fetch."""
         self._say = say
+        self._images.ensure(say)
         self.check()
 
     def check(self) -> None:
@@ -63,6 +68,7 @@ class TableSource:
             ConfigError: no path is given, a file is missing, or two settings contradict each other.
         """
         check_table(self.config)
+        self._images.check()
         for key, path in self._files().items():
             if not path.exists():
                 where = f"dataset.{key}={path}"
@@ -80,7 +86,7 @@ class TableSource:
             key: [digest_of(file, self.data_root) for file in parquet_files(path)]
             for key, path in self._files().items()
         }
-        return {"files": digests, "reading": reading(self.config)}
+        return {"files": digests, "reading": reading(self.config), **self._images.fingerprint()}
 
     @property
     def bytes_to_read(self) -> int:
@@ -94,8 +100,9 @@ class TableSource:
         Raises:
             DataError: a malformed row, a missing column or an empty file.
         """
+        self._images.begin()
         self._bad = BadRows(self.config.bad_rows)
-        self._labelled, self._titles = LabelledRows(), {}
+        self._labelled, self._titles = LabelledRows(), Titles(self.config.title_chars)
         files = self._files()
         if "items_path" in files:
             self._check_item_table(files["items_path"])
@@ -111,7 +118,7 @@ class TableSource:
     def _chunk(self, block: Block, part: int | None) -> RawChunk:
         """Returns a block's interactions, and keeps its titles and labels."""
         if "title" in block:
-            self._keep_titles(block["item"], block["title"])
+            self._titles.keep(block["item"], block["title"])
         if "label" in block:
             self._labelled.add(block, self.ticks_per_second)
             clicked = block["label"] == 1
@@ -159,12 +166,6 @@ class TableSource:
             return parquet_head(path, name)
         return head(path, Dialect(separator_of(self.config.separator)), name)
 
-    def _keep_titles(self, items: NDArray[Any], titles: NDArray[Any]) -> None:
-        """Keeps the first title met of each item."""
-        unique, first = np.unique(items, return_index=True)
-        for item, title in zip(unique.tolist(), titles[first].tolist(), strict=True):
-            self._titles.setdefault(item, title[: self.config.title_chars])
-
     def titles(self, item_ids: NDArray[Any]) -> NDArray[Any] | None:
         """Returns these raw item ids' titles, "" where an item has none; None without a title column."""
         if self.config.title is None:
@@ -172,7 +173,7 @@ class TableSource:
         files = self._files()
         if "items_path" in files:
             self._read_item_table(files["items_path"], item_ids)
-        return np.array([self._titles.get(item, "") for item in item_ids.tolist()], dtype=np.str_)
+        return self._titles.of(item_ids)
 
     def _item_columns(self, text: bool) -> list[Column]:
         """Returns the columns of the table of items, whose ids are texts or whole numbers."""
@@ -194,24 +195,26 @@ class TableSource:
         bad = BadRows(self.config.bad_rows)
         for block in self._read(path, self._item_columns(text), bad):
             wanted = lookup(item_ids, block["item"].astype(np.str_) if text else block["item"]) >= 0
-            self._keep_titles(block["item"][wanted], block["title"][wanted])
+            self._titles.keep(block["item"][wanted], block["title"][wanted])
         if bad.dropped:
             self._say(f"  {bad.dropped:,} malformed rows of {path} left out")
 
     def side(self, data: RecData) -> dict[str, NDArray[Any]]:
-        """Returns the answers (see `answer_arrays`) or labelled rows (see `LabelledRows`) where there are."""
+        """Returns answers (see `answer_arrays`) or labelled rows (see `LabelledRows`), and images, if any."""
+        images = self._images.side(data)
         if self.config.correct is not None:
-            return answer_arrays(data)
-        return self._labelled.finish() if self.config.label is not None else {}
+            return images | answer_arrays(data)
+        return images | (self._labelled.finish() if self.config.label is not None else {})
 
     def ceiling(self, data: RecData) -> dict[str, float] | None:
         """Returns None: nobody knows the best ranker of real data."""
         return None
 
     def stats(self) -> dict[str, int]:
-        """Returns the rows read, and those dropped as malformed or labelled 0."""
+        """Returns the rows read, those dropped as malformed or labelled 0, and the images."""
         return {
             "rows_read": self._bad.read,
             "dropped_bad_rows": self._bad.dropped,
             "dropped_labelled_0": self._labelled.zeros,
+            **self._images.stats(),
         }

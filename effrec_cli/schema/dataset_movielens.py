@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from effrec_cli.schema.dataset_base import DatasetConfig
 from effrec_cli.schema.fields import setting
+from effrec_cli.schema.item_images import ImagesConfig
 
 
 @dataclass
-class MovieLensConfig(DatasetConfig):
-    """A GroupLens release.
+class MovieLensConfig(ImagesConfig):
+    """A GroupLens release; its images, where you have some, are posters named by movieId.
 
     Attributes:
         layout: how its files are written: `csv` (ml-20m and later), `dat` (1m, 10m), `tab` (100k).

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effrec_cli.schema.dataset_base import DatasetConfig
 from effrec_cli.schema.fields import setting
+from effrec_cli.schema.item_images import ImagesConfig
 
 LONGEST_TITLE = 512
 """Characters of a title that are kept unless settings say more; one long text widens the array of all."""
 
 
 @dataclass
-class TableConfig(DatasetConfig):
+class TableConfig(ImagesConfig):
     """One table of interactions, or ready-made parts of it.
 
     Attributes:

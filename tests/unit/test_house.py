@@ -15,7 +15,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = [ROOT / "effrec_cli", ROOT / "kernels" / "effrec_kernels"]
 SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 
-LAZY = {"transformers", "peft", "pandas", "sklearn", "scipy", "pyarrow", "pynvml", "implicit", "triton"}
+LAZY = {
+    "transformers",
+    "peft",
+    "pandas",
+    "sklearn",
+    "scipy",
+    "pyarrow",
+    "PIL",
+    "pynvml",
+    "implicit",
+    "triton",
+}
 TORCH_FREE = ["app", "compose", "errors", "paths", "registry", "schema"]
 
 
