@@ -47,6 +47,12 @@ _METHODS = {
         "text or image encoders trained once an item, not once an occurrence",
         ("next_item", "news", "knowledge_tracing"),
     ),
+    "iisan": Row(
+        "effrec_cli.methods.iisan:IISAN",
+        "effrec_cli.schema.method_iisan:IISANConfig",
+        "a side network beside frozen text and image encoders, whose hidden states are kept",
+        ("next_item",),
+    ),
     "pop": Row(
         "effrec_cli.methods.pop:Popularity",
         "effrec_cli.schema.method_pop:PopularityConfig",
@@ -126,6 +132,16 @@ _DATASETS = {
         "effrec_cli.data.table:TableSource",
         "effrec_cli.schema.dataset_table:TableConfig",
         "any csv or parquet with named columns",
+    ),
+    "sequences": Row(
+        "effrec_cli.data.sequences:SequencesSource",
+        "effrec_cli.schema.dataset_sequences:SequencesConfig",
+        "a user's items a line, and titles, as IISAN was published with",
+    ),
+    "amazon": Row(
+        "effrec_cli.data.amazon:AmazonSource",
+        "effrec_cli.schema.dataset_amazon:AmazonConfig",
+        "Amazon reviews and metadata as published in 2018 and 2023",
     ),
     "duolingo": Row(
         "effrec_cli.data.duolingo:DuolingoSource",
