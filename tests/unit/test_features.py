@@ -200,7 +200,7 @@ def test_a_kill_between_data_and_mark_costs_the_chunk_and_nothing_else(tmp_path,
     assert kept.error == keep(tmp_path / "whole", dtype="int8").error
 
 
-@pytest.mark.parametrize("where", ["write_manifest", "put_in_place"])
+@pytest.mark.parametrize("where", ["write_manifest", "publish"])
 def test_a_kill_around_the_manifest_loses_nothing(tmp_path, monkeypatch, where):
     def dies(*_):
         raise KeyboardInterrupt

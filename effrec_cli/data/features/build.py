@@ -17,7 +17,7 @@ from torch import Tensor
 from effrec_cli.data.atomic import locked
 from effrec_cli.data.cache import MANIFEST
 from effrec_cli.data.features.codes import Coded, coded
-from effrec_cli.data.features.draft import Draft, begun_constant, drop, put_in_place
+from effrec_cli.data.features.draft import Draft, begun_constant, drop
 from effrec_cli.data.features.spec import FeatureSpec
 from effrec_cli.data.features.store import Features, open_features
 from effrec_cli.errors import DataError
@@ -84,7 +84,7 @@ def kept_features(
     if not spec.num_items:
         raise DataError("There are no items of which features could be kept.", where="dataset")
     with locked(folder.with_name(f"{folder.name}.lock"), say, "making the same features"):
-        if _age(folder) == before and (rebuild or not put_in_place(folder)):
+        if _age(folder) == before:  # nobody else has made them in the meantime
             if rebuild:
                 drop(folder)
             _make(spec, folder, work(), say)

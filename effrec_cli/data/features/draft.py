@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effrec_cli.data.atomic import disk_faults, make_folder, publish, read_json, write_json
-from effrec_cli.data.cache import BadCache, open_array, read_manifest, write_manifest
+from effrec_cli.data.cache import BadCache, open_array, write_manifest
 from effrec_cli.data.features.arrays import ArrayFile
 from effrec_cli.data.features.codes import STORED, Coded
 from effrec_cli.data.features.spec import FeatureSpec
@@ -139,7 +139,9 @@ class Draft:
             "error": self._errors(),
         }
         write_manifest(self.folder, manifest)
-        put_in_place(self.target)
+        with disk_faults(self.target):
+            publish(self.folder, self.target)
+            (self.target / _PROGRESS).unlink()
 
     def _errors(self) -> dict[str, dict[str, float]]:
         taps = self.spec.taps[len(self.constant) :]
@@ -174,16 +176,3 @@ def begun_constant(target: Path) -> NDArray[np.float32] | None:
         return open_array(aside(target), CONSTANT)
     except BadCache:
         return None
-
-
-def put_in_place(target: Path) -> bool:
-    """Moves features that are whole, but not yet in their place, there; returns whether there were any."""
-    folder = aside(target)
-    try:
-        read_manifest(folder)
-    except BadCache:
-        return False
-    with disk_faults(target):
-        publish(folder, target)
-        (target / _PROGRESS).unlink(missing_ok=True)
-    return True

@@ -106,6 +106,7 @@ def _opened(folder: Path, manifest: dict[str, Any], most: int = _CHECKED) -> Fea
 def _check_rows(arrays: dict[str, NDArray[Any]], most: int) -> None:
     """Raises BadCache where a row is not what was written; looks at `most` rows, evenly spread."""
     rows, checks, scales = arrays[ROWS], arrays[CHECKS], arrays.get(SCALES)
-    for item in np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64).tolist():
+    count = min(most, len(rows))
+    for item in (np.arange(count) * len(rows) // count).tolist():
         if check_sum(rows[item], None if scales is None else scales[item]) != checks[item]:
             raise BadCache(f"{ROWS}.npy holds other values for item {item} than were written")

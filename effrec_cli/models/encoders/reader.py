@@ -188,12 +188,12 @@ def _refuse(taps: tuple[int, ...], layers: int | None) -> None:
     if layers is None:
         raise ConfigError(
             "The layers of this backbone cannot be told apart, so that its hidden states cannot be read.",
-            where="method.taps",
+            where="method.text_taps, method.image_taps",
             fix="name another backbone: a Transformer with one list of layers",
         )
     if not taps or list(taps) != sorted(set(taps)) or not 0 <= taps[0] <= taps[-1] <= layers + 1:
         raise ConfigError(
             f"Hidden states {list(taps)} cannot be read of a backbone with {layers} layers.",
-            where="method.taps",
+            where="method.text_taps, method.image_taps",
             fix=f"name some of 0 to {layers}, ascending, none twice",
         )
