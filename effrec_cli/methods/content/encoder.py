@@ -11,6 +11,7 @@ from effrec_cli.models.encoders.hub import HubNetwork
 from effrec_cli.models.encoders.item import ItemEncoder
 from effrec_cli.models.encoders.network import Network
 from effrec_cli.models.encoders.pooling import Pooling
+from effrec_cli.models.encoders.sources import HostImages
 from effrec_cli.models.encoders.training import train_adapters, train_top
 from effrec_cli.schema.encoder import EncoderConfig
 
@@ -33,6 +34,7 @@ def build_encoder(
     """
     network, rows, costs = _made(settings, networks.Wanted(settings, contents, cache, say))
     _choose_weights(settings, network)
+    assert not isinstance(rows, HostImages)
     return ItemEncoder(
         rows,
         costs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,19 @@ from effrec_cli.models.encoders.hub import HubImage, HubText
 from effrec_cli.models.encoders.network import Network
 from effrec_cli.models.encoders.rows import ImageRows, TokenRows
 from effrec_cli.models.encoders.small import PatchEmbedding, SmallNetwork, WordEmbedding
+from effrec_cli.models.encoders.sources import HostImages
 
 Say = Callable[[str], None]
-Made = tuple[Network, TokenRows | ImageRows, NDArray[np.int64]]
+Rows = TokenRows | ImageRows | HostImages
+Made = tuple[Network, Rows, NDArray[np.int64]]
 """A network, what it reads of all items, and how many tokens of each that is, int64 [V]."""
 MOST_TOKENS = 512
 """Tokens of an item's text that are read where the settings and the encoder set no other limit."""
 SMALL_DROPOUT = 0.1
+MOST_IMAGE_BYTES = 512 << 20
+"""Images of more than that stay on the host beside a backbone, and are fetched when they are read."""
+FILLED = frozenset(("siglip_text_model", "siglip2_text_model"))
+"""Text models that were trained with all texts filled up, and that read the filling."""
 
 
 class NetworkSettings(Protocol):
@@ -60,7 +67,10 @@ class Wanted:
         say: receives a line about what takes time.
         path: the full key that holds the settings, such as `method.encoder`.
         by: the setting that says whether texts or images are read.
-        instead: what an error offers to who named a text model for images; `{}` is what is read then.
+        instead: what an error offers to who named a model of the other modality; `{}` is which it is.
+        backbone: whether states are read as a model's makers read them: a text filled up to the length with
+            which it was trained, where that was always so, and the last states normed.
+        pooler: whether a pooler is kept, which nothing reads.
     """
 
     settings: NetworkSettings
@@ -70,6 +80,8 @@ class Wanted:
     path: str = pretrained.PATH
     by: str = f"{pretrained.PATH}.modality"
     instead: str = f"{pretrained.PATH}.modality={{}}"
+    backbone: bool = False
+    pooler: bool = False
 
 
 def small_text(wanted: Wanted) -> Made:
@@ -86,7 +98,7 @@ def small_image(wanted: Wanted) -> Made:
     """Returns the built-in encoder over the patches of a dataset's images."""
     images = _images(wanted)
     embedding = PatchEmbedding(images.shape[1], images.shape[2], wanted.settings.dim)
-    rows = ImageRows(torch.from_numpy(np.array(images)))
+    rows = _image_rows(images, wanted)
     return _small(wanted.settings, embedding), rows, np.full(len(images), embedding.count, np.int64)
 
 
@@ -109,6 +121,7 @@ def hub_text(wanted: Wanted, folder: Path) -> Made:
     """
     settings, path = wanted.settings, wanted.path
     config = pretrained.read_config(folder, text=True, dropout=settings.dropout, path=path)
+    refuse_wordless(config, wanted)
     most = most_tokens(settings, config, path)
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = 0
@@ -117,12 +130,18 @@ def hub_text(wanted: Wanted, folder: Path) -> Made:
         table = _own_tokens(wanted).shifted(config.pad_token_id + 1).led().cut(most)
     else:
         table = _hub_tokens(wanted, folder, config.pad_token_id, most)
+    if filled_places(config, wanted.backbone):
+        table = _filled(table, filled_places(config, True), config.pad_token_id)
     if not settings.pretrained:
         config.vocab_size = max(config.vocab_size, table.num_words)
     elif len(table.tokens) and table.tokens.max() >= config.vocab_size:
         what = f"The tokenizer knows {table.num_words} words, the weights {config.vocab_size}."
         raise DataError(what, where=str(folder), fix="copy tokenizer and weights from one place")
-    model = pretrained.read_model(folder, config, pretrained=settings.pretrained, path=path)
+    model = pretrained.read_model(
+        folder, config, pretrained=settings.pretrained, path=path, pooler=wanted.pooler
+    )
+    if getattr(model, "main_input_name", None) != "input_ids":
+        raise _no_text_model(wanted)
     network = HubText(model, width_of(config))
     if settings.pooling == "cls":
         _refuse_first_token(network, path)
@@ -139,15 +158,59 @@ def hub_image(wanted: Wanted, folder: Path) -> Made:
     images, settings = _images(wanted), wanted.settings
     config = pretrained.read_config(folder, text=False, dropout=settings.dropout, path=wanted.path)
     size, mean, std = pretrained.image_values(folder, config)
+    if hasattr(config, "mask_ratio"):
+        config.mask_ratio = 0.0  # of an autoencoder, which would leave out other patches at every call
     model = pretrained.read_model(folder, config, pretrained=settings.pretrained, path=wanted.path)
     if getattr(model, "main_input_name", None) != "pixel_values":
         what = f"'{settings.name}' is no vision model: it does not read images."
         raise ConfigError(what, where=f"{wanted.path}.name", fix=wanted.instead.format("text"))
-    network = HubImage(model, width_of(config), size, mean, std)
+    if more := _reads_besides(model):
+        what = f"'{settings.name}' does not read images alone: it also asks for {', '.join(more)}."
+        raise ConfigError(
+            what, where=f"{wanted.path}.name", fix="name a vision model that reads whole images"
+        )
+    network = HubImage(model, width_of(config), size, mean, std, late_norm=wanted.backbone)
     patch = getattr(config, "patch_size", 32)
     side = patch if isinstance(patch, int) else patch[0]
     cost = -(-size[0] // side) * -(-size[1] // side) + 1
-    return network, ImageRows(torch.from_numpy(np.array(images))), np.full(len(images), cost, np.int64)
+    return network, _image_rows(images, wanted), np.full(len(images), cost, np.int64)
+
+
+def _reads_besides(model: Any) -> list[str]:
+    """Returns what a vision model must be given beside pixels."""
+    given = inspect.signature(model.forward).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [each.name for each in given if each.kind in kinds and each.default is each.empty]
+    return [name for name in needed if name != "pixel_values"]
+
+
+def _image_rows(images: NDArray[np.uint8], wanted: Wanted) -> ImageRows | HostImages:
+    if wanted.backbone and images.nbytes > MOST_IMAGE_BYTES:
+        return HostImages(images)
+    return ImageRows(torch.from_numpy(np.array(images)))
+
+
+def refuse_wordless(config: Any, wanted: Wanted) -> None:
+    """Raises ConfigError where a model that is to read texts has no words."""
+    if not isinstance(getattr(config, "vocab_size", None), int):
+        raise _no_text_model(wanted)
+
+
+def _no_text_model(wanted: Wanted) -> ConfigError:
+    what = f"'{wanted.settings.name}' is no text model: it does not read tokens."
+    return ConfigError(what, where=f"{wanted.path}.name", fix=wanted.instead.format("image"))
+
+
+def filled_places(config: Any, backbone: bool) -> int:
+    """Returns the tokens to which every text is filled up, 0 where texts keep their lengths."""
+    return int(config.max_position_embeddings) if backbone and config.model_type in FILLED else 0
+
+
+def _filled(table: TokenTable, width: int, pad: int) -> TokenTable:
+    """Returns the table with as many tokens of each item, `pad` behind its own."""
+    tokens = np.full((len(table), width), pad, np.int32)
+    tokens[np.arange(width) < table.lengths[:, None]] = table.tokens
+    return TokenTable(tokens.ravel(), np.arange(len(table) + 1, dtype=np.int64) * width, table.num_words, pad)
 
 
 def width_of(config: Any) -> int:
@@ -164,6 +227,8 @@ def most_tokens(settings: NetworkSettings, config: Any, path: str) -> int:
     places = getattr(config, "max_position_embeddings", None)
     if places is not None and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         places -= config.pad_token_id + 1  # they count from after the pad token
+    if places is not None and places < 1:  # which says that there is no limit
+        places = None
     if settings.max_tokens is None:
         return min(MOST_TOKENS, places or MOST_TOKENS)
     if places is not None and settings.max_tokens > places:

@@ -18,7 +18,10 @@ from effrec_cli.errors import ConfigError, DataError, EnvironmentFault
 PATH = "method.encoder"
 """Where errors say that settings are which a caller does not name; others give the key of theirs."""
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+_SENTENCEPIECE = ("spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model")
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", *_SENTENCEPIECE)
+# Text halves that AutoModel does not know, though it knows the whole.
+_APART = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
@@ -114,8 +117,15 @@ def set_dropout(config: Any, share: float) -> None:
         setattr(config, name, share if "dropout" in name else min(share, value))
 
 
-def read_model(folder: Path, config: Any, *, pretrained: bool, path: str = PATH) -> Any:
+def read_model(folder: Path, config: Any, *, pretrained: bool, path: str = PATH, pooler: bool = False) -> Any:
     """Returns the model of a folder in float32, or one of its shape with weights from torch's generator.
+
+    Args:
+        folder: in Hugging Face's layout.
+        config: of the model.
+        pretrained: whether its weights are read, or drawn.
+        path: the full key of the settings that name it.
+        pooler: whether a pooler is kept, which nothing reads.
 
     Raises:
         ConfigError: transformers cannot build it, or the folder has no weights in safetensors.
@@ -125,23 +135,38 @@ def read_model(folder: Path, config: Any, *, pretrained: bool, path: str = PATH)
         model = _loaded(folder, config, path) if pretrained else _drawn(config, path)
     if getattr(config, "is_encoder_decoder", False):
         model = model.get_encoder()
-    # Nothing reads a pooler's output, so that its weights would be counted, kept and never trained.
+    return model if pooler else _without_pooler(model)
+
+
+def _without_pooler(model: Any) -> Any:
+    """Returns the model without what makes one vector of its states, which nothing would read.
+
+    Its weights would be counted and kept, and never trained.
+    """
     pooler = getattr(model, "pooler", None)
     if isinstance(pooler, torch.nn.Module) and next(pooler.parameters(), None) is not None:
         model.pooler = None
+    if str(model.config.model_type).startswith("siglip"):
+        model.head = torch.nn.Identity()
+        model.use_head = False
     return model
 
 
 def _drawn(config: Any, path: str) -> Any:
     """Returns a model with random weights, in float32 whatever the published ones are stored in."""
-    from transformers import AutoModel
+    maker = _maker(config)
+    make = getattr(maker, "from_config", None) or maker._from_config
+    return _built(make, config, path=path, dtype=torch.float32)
 
-    return _built(AutoModel.from_config, config, path=path, dtype=torch.float32)
+
+def _maker(config: Any) -> Any:
+    """Returns the class that makes the models of a configuration."""
+    import transformers
+
+    return getattr(transformers, _APART.get(config.model_type, "AutoModel"))
 
 
 def _loaded(folder: Path, config: Any, path: str) -> Any:
-    from transformers import AutoModel
-
     if not any((folder / name).is_file() for name in _WEIGHTS):
         raise ConfigError(
             "This folder has no weights in safetensors; effrec reads no others: pickles can run code.",
@@ -154,7 +179,7 @@ def _loaded(folder: Path, config: Any, path: str) -> Any:
         return _drawn(config, path)
     try:
         model, notes = _built(
-            AutoModel.from_pretrained,
+            _maker(config).from_pretrained,
             folder,
             path=path,
             config=config,
@@ -182,9 +207,8 @@ def _built(make: Callable[..., Any], *given: Any, path: str, **named: Any) -> An
         return make(*given, attn_implementation="sdpa", **named)
     except ValueError as error:
         if "attention" not in str(error):
-            raise ConfigError(
-                f"transformers cannot build this encoder: {error}", where=f"{path}.name"
-            ) from error
+            what = f"transformers cannot build this encoder: {str(error).splitlines()[0]}"
+            raise ConfigError(what, where=f"{path}.name", fix="name another encoder") from error
         return make(*given, attn_implementation="eager", **named)
 
 

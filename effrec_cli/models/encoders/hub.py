@@ -18,6 +18,10 @@ PARTED = frozenset(
 # Those of them whose attention takes a mask as it is. Given only which tokens are real, transformers asks
 # whether all are, and a GPU has to be waited for.
 _TAKE_MASKS = PARTED - {"mpnet", "modernbert"}
+LATE_NORM = frozenset(
+    f"{kind}_vision_model" for kind in ("clip", "altclip", "chinese_clip", "metaclip_2", "mlcd")
+)
+"""Vision models whose `last_hidden_state` is that before their last norm."""
 # What norms after the last layer are called.
 _TAIL = {"final_norm", "layernorm", "norm", "ln_f", "post_layernorm", "final_layer_norm", "layer_norm"}
 
@@ -105,16 +109,23 @@ class HubImage(HubNetwork):
         size: height and width of what it reads.
         mean: of each colour, of values from 0 to 1.
         std: of each colour.
+        late_norm: norm the last states by what the model norms its first token's with and nothing else.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, model: Any, dim: int, size: tuple[int, int], mean: list[float], std: list[float]
+        self,
+        model: Any,
+        dim: int,
+        size: tuple[int, int],
+        mean: list[float],
+        std: list[float],
+        late_norm: bool = False,
     ) -> None:
         super().__init__(model, dim)
-        self.size = size
+        self.size, self._late_norm = size, late_norm and model.config.model_type in LATE_NORM
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
@@ -124,6 +135,8 @@ class HubImage(HubNetwork):
         if values.shape[2:] != self.size:
             values = F.interpolate(values, self.size, mode="bilinear", antialias=True)
         states: Tensor = self.model(pixel_values=(values - self.mean) / self.std).last_hidden_state
+        if self._late_norm:
+            states = self.model.post_layernorm(states)
         return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states
 
 
