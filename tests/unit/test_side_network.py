@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from side_helpers import ALONE, SHAPES, SMALL, Counted, built, gradients, naive, naive_ends, some_taps
+from side_helpers import (
+    ALONE,
+    SHAPES,
+    SMALL,
+    Counted,
+    built,
+    gradients,
+    identity_blocks,
+    naive,
+    naive_ends,
+    some_taps,
+)
 from side_helpers import ends as ends_of
 
 from effrec_cli.errors import ConfigError
@@ -167,6 +178,28 @@ def test_half_precision_of_autocast_stays_near(shape, activation):
     for name, gradient in gradients(network, exact).items():
         assert near[name].dtype == torch.float32
         assert (near[name] - gradient).norm() < 0.05 * gradient.norm(), name
+
+
+def test_autocast_rounds_products_and_not_the_states():
+    """States of blocks that add nothing are exact under autocast, those of others are not."""
+    taps = Taps(*(tuple(tap.float() for tap in each) for each in (some_taps().text, some_taps().image)))
+    for network, equal in ((built().float(), False), (identity_blocks(built()).float(), True)):
+        exact = ends_of(network, taps)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = ends_of(network, taps)
+        for name, state in rough.items():
+            assert state.dtype == torch.float32
+            assert torch.equal(state, exact[name]) == equal
+
+
+def test_a_compiled_network_is_one_graph_and_the_same():
+    """The derivative that is written out goes through `torch.compile` unbroken."""
+    shape = SHAPES["text longer"]
+    network, taps = built(shape), some_taps(shape, constant=(0,))
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    found, expected = compiled(taps), network(taps)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(network, found), gradients(network, expected))
 
 
 def test_taps_kept_in_half_precision_are_read():

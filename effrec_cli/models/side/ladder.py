@@ -1,8 +1,8 @@
 """A segment's blocks one after the other, with their derivative written out.
 
-Autograd would run twice as many operators backward, and keep each state beside what each block reads. Here a
-step backward is two batched products, the activation's derivative and a scaling; all else is done for all
-blocks at once.
+Autograd would run half as many operators again backward, and keep each state beside what a block reads.
+Here a step backward is two batched products, the activation's derivative and a scaling; all else is done for
+all blocks at once.
 """
 
 from __future__ import annotations
