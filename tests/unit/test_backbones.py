@@ -143,6 +143,8 @@ def test_an_identity_changes_with_all_that_hidden_states_depend_on(folders, tmp_
         described("text", name=str(copy), max_tokens=9).identity,
         described("text", name=str(copy), weights="random").identity,
         described("text", name=str(copy), weights="random", tokenizer="dataset").identity,
+        described("text", name=str(copy), weights="random", tokenizer="dataset", max_tokens=9).identity,
+        described("text", contents(1), name=str(copy), weights="random", tokenizer="dataset").identity,
         described("text").identity,
         described("text", max_tokens=9).identity,
         described("text", tokenizer="own").identity,

@@ -136,9 +136,7 @@ class PooledItemEncoder(nn.Module):
         if self.source is not None:
             return self.head(_last_rows(self.source(items)))
         widths = {"text": max(1, width - self._image_cost), "image": self._image_cost}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.mode != "frozen"):
-            rows = {name: each(items, widths[name]) for name, each in self.backbones.items()}
-        return self.head(rows)
+        return self.head({name: each(items, widths[name]) for name, each in self.backbones.items()})
 
     def prepare(self) -> None:
         """Makes the source ready, where there is one."""
