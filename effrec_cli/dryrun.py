@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from effrec_cli.data.source import Source
 from effrec_cli.data.types import RecData
 from effrec_cli.diagnose import existing_parent, folder_bytes
 from effrec_cli.distributed import World
-from effrec_cli.errors import ConfigError
+from effrec_cli.errors import ConfigError, EffrecError
 from effrec_cli.evaluation.blocks import BYTES_PER_SCORE, block_rows, free_bytes
 from effrec_cli.kept_settings import refuse_other_settings
 from effrec_cli.methods.base import Method
@@ -32,6 +33,8 @@ from effrec_cli.trial import Trial, try_run
 LARGEST_WEIGHTS_BYTES = 4 << 30
 LARGEST_CATALOGUE = 2_000_000
 
+FEW_ITEMS = 64
+"""Items of a stand-in, where a model's size does not depend on how many there are."""
 MARGIN = 1.5
 ROOM_BYTES = 256 << 20
 """Room that a run is to have besides: the allocator of a CPU keeps freed blocks, it tells on small runs."""
@@ -235,12 +238,32 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     if small and weights + gradients + state <= free:
         method.build(data).to(device)
         trial = try_run(method, method.batches(data), data, device)
-    counts = {
-        "all": sum(each.numel() for each in model.parameters()),
-        "trainable": sum(each.numel() for each in trainable),
-    }
+    counts = _counts(model)
     memory = _memory(_Counted(weights, gradients, state), trial, data, device, free)
     return {"parameters": counts, "memory": memory.record(), "choices": method.choices()}
+
+
+def counts_alone(config: Config) -> dict[str, int] | None:
+    """Returns the numbers of parameters, `all` and `trainable`, of a model that is the same for any data.
+
+    Neither data nor weights are read. None where the catalogue decides them, or they cannot be counted.
+
+    Args:
+        config: checked settings.
+    """
+    method: Method = registry.implementation("methods", config.method.name)(config, World())
+    if not method.same_size_for_any_data:
+        return None
+    method.rehearses = True
+    data = stand_in(FEW_ITEMS, config.dataset.name, ("text", "images"))
+    with suppress(EffrecError), torch.device("meta"):
+        return _counts(method.build(method.prepare(data)))
+    return None
+
+
+def _counts(model: nn.Module) -> dict[str, int]:
+    sizes = [(each.numel(), each.requires_grad) for each in model.parameters()]
+    return {"all": sum(n for n, _ in sizes), "trainable": sum(n for n, trains in sizes if trains)}
 
 
 def _size_fitted(config: Config, data: RecData, device: torch.device) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from typing import Any
 
 from effrec_cli import failures
 from effrec_cli.arguments import Parser
 from effrec_cli.compose import compose, resolved
-from effrec_cli.errors import OutOfMemoryError
+from effrec_cli.errors import EffrecError, OutOfMemoryError
 from effrec_cli.screen import size, table
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "temporaries", "validation", "best", "data")
@@ -47,9 +48,16 @@ def main(argv: list[str]) -> int:
     try:
         found = _look(options)
     except Exception as error:
-        if not options.json:
-            raise
-        return _refuse(error)
+        counts = _counts_alone(options)
+        if options.json:
+            return _refuse(error, counts)
+        if counts:
+            lines = [
+                *_parameter_lines({"parameters": counts, "memory": None}),
+                ("data", "not looked at: see below"),
+            ]
+            print(table(("what", "found"), lines))
+        raise
     fits = found["memory"] is None or found["memory"]["verdict"] != "does not fit"
     print(json.dumps({"ok": fits, **found}, indent=1) if options.json else _text(found, options.overrides))
     return 0 if fits else OutOfMemoryError.exit_code
@@ -63,10 +71,20 @@ def _look(options: argparse.Namespace) -> dict[str, Any]:
     return {**look(config, options.items), "config": resolved(config)}
 
 
-def _refuse(error: Exception) -> int:
+def _counts_alone(options: argparse.Namespace) -> dict[str, int] | None:
+    """Returns the parameters that a run has with any data, where it is the data that it lacks."""
+    from effrec_cli.dryrun import counts_alone
+
+    with suppress(EffrecError):
+        return counts_alone(compose(options.overrides, options.config_dir))
+    return None
+
+
+def _refuse(error: Exception, counts: dict[str, int] | None) -> int:
     known = failures.as_effrec(error)
     parts = {name: getattr(known, name) for name in ("what", "where", "nearest", "fix", "exit_code")}
-    print(json.dumps({"ok": False, "error": parts}, indent=1))
+    sized = {"parameters": counts} if counts else {}
+    print(json.dumps({"ok": False, "error": parts, **sized}, indent=1))
     return known.exit_code
 
 

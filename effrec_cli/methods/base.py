@@ -134,6 +134,11 @@ class Method:
         engine.loop()
 
     @property
+    def same_size_for_any_data(self) -> bool:
+        """Whether the model's parameters can be counted before there are data."""
+        return False
+
+    @property
     def seconds_cache(self) -> float | None:
         """Seconds that filling a cache took which training reads, whichever run did it; None without one."""
         return None

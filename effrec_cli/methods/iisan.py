@@ -54,6 +54,14 @@ class IISAN(ContentMethod):
         return Limits(self.own.batch_tokens)
 
     @property
+    def same_size_for_any_data(self) -> bool:
+        """Whether the parameters can be counted before there are data: built-in backbones have its words."""
+        names = [
+            getattr(self.own, each).name for each in MODALITIES if self.own.modality in (each, "auto", "both")
+        ]
+        return None not in names
+
+    @property
     def seconds_cache(self) -> float | None:
         """Seconds that keeping the hidden states of the catalogue took; None where backbones run instead."""
         return self._seconds_cache

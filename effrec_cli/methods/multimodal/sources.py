@@ -19,10 +19,12 @@ from effrec_cli.data.features.spec import FeatureSpec
 from effrec_cli.data.features.store import Features
 from effrec_cli.evaluation.blocks import free_bytes
 from effrec_cli.methods.multimodal.backbones import Backbone, Description, build_backbone, describe_backbone
+from effrec_cli.methods.multimodal.known import of_known_shape
 from effrec_cli.models.encoders.reader import TapReader
 from effrec_cli.models.encoders.rows import ImageRows
 from effrec_cli.models.encoders.sources import BackboneTaps, CachedTaps, HostImages, ItemReader
 from effrec_cli.models.taps import Taps, TapShape
+from effrec_cli.schema.backbone import BackboneConfig
 from effrec_cli.schema.method_iisan import IISANConfig
 
 Say = Callable[[str], None]
@@ -57,14 +59,18 @@ class Wanted:
 
     def describe(self, modality: str) -> Description:
         """Returns what a modality's backbone is, without its weights."""
-        settings = getattr(self.settings, modality)
+        settings = self._backbone(modality)
         return describe_backbone(settings, self.contents, modality, self.data_root, self.say)
 
     def build(self, modality: str, *, pooler: bool = False) -> Backbone:
         """Returns a modality's backbone, on the CPU."""
-        settings = getattr(self.settings, modality)
+        settings = self._backbone(modality)
         tokens = self.data_root / "tokens" if self.data_root else None
         return build_backbone(settings, self.contents, modality, tokens, self.say, pooler=pooler)
+
+    def _backbone(self, modality: str) -> BackboneConfig:
+        settings: BackboneConfig = getattr(self.settings, modality)
+        return of_known_shape(settings, modality, f"method.{modality}") if self.rehearses else settings
 
 
 class UnderAutocast(ItemReader):
