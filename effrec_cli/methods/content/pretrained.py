@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from effrec_cli.data.tokenise import Split
 from effrec_cli.errors import ConfigError, DataError, EnvironmentFault
+from effrec_cli.schema.encoder import refuse_lost_folder
 
 NAME = "method.encoder.name"
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -42,9 +43,7 @@ def folder_of(name: str, revision: str | None, say: Callable[[str], None]) -> Pa
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        if name.count("/") > 1 or name.startswith((".", "~", "/")) or "\\" in name:
-            fix = f"{NAME}=FOLDER; to score a run that was trained from there, put the folder back"
-            raise ConfigError(f"There is no folder '{name}'.", where=NAME, fix=fix)
+        refuse_lost_folder(name, NAME)
         return _fetched(name, revision, say)
     if revision is not None:
         what = f"revision={revision} would do nothing: '{name}' is a folder."
