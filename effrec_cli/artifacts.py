@@ -87,10 +87,16 @@ def lost(path: Path) -> list[str]:
 _MAPS = ("users.npy", "items.npy")
 
 
-def open_run(path: Path, device: torch.device) -> OpenRun:
+def open_run(path: Path, device: torch.device, *, ranks_only: bool = False) -> OpenRun:
     """Returns a finished run with its weights on `device`; nothing is fetched or prepared.
 
     A finished run can do without its result.json: weights and the maps to raw ids are enough to score.
+
+    Args:
+        path: the run's folder.
+        device: where to put the weights.
+        ranks_only: rank by what the run has kept for that, where it has: nothing is encoded, and neither the
+            encoder's folder nor the contents are looked at. Otherwise only where the dataset is gone.
 
     Raises:
         ConfigError: `path` is no run folder, the run has not finished, or its map to raw ids is lost.
@@ -105,9 +111,10 @@ def open_run(path: Path, device: torch.device) -> OpenRun:
         raise _lost_map(path, DATASET)
     data = _dataset(config, dataset)
     method: Method = registry.implementation("methods", config.method.name)(config)
-    if data is None and method.reads_contents:
-        if not (path / SERVED).is_file():
-            raise no_data(config, dataset)
+    serves = (path / SERVED).is_file() if data is None else ranks_only and is_whole(path / SERVED)
+    if data is None and method.reads_contents and not serves:
+        raise no_data(config, dataset)
+    if method.reads_contents and serves:
         method.serve(move_to(read_tensors(path / SERVED)[0], torch.device("cpu")))
     shape = data if data is not None else _shape_only(dataset, users, items)
     method.data = shape

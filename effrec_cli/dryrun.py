@@ -20,10 +20,12 @@ from effrec_cli.data.source import Source
 from effrec_cli.data.types import RecData
 from effrec_cli.diagnose import existing_parent, folder_bytes
 from effrec_cli.distributed import World
+from effrec_cli.early import refuse_lost_encoders
 from effrec_cli.errors import ConfigError, EffrecError
 from effrec_cli.evaluation.blocks import BYTES_PER_SCORE, block_rows, free_bytes
 from effrec_cli.kept_settings import refuse_other_settings
 from effrec_cli.methods.base import Method
+from effrec_cli.precision import refuse_precision
 from effrec_cli.runfolder import RunFolder, refuse_taken
 from effrec_cli.schema import Config
 from effrec_cli.standin import SIDES, stand_in
@@ -138,12 +140,15 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
         num_items: size of the catalogue, to size the model by as long as the data are not prepared.
 
     Raises:
-        ConfigError: the run's folder is taken by another run or other files, or model and method do not fit.
+        ConfigError: the run's folder is taken by another run or other files, model and method do not fit, or
+            the device does not train in the run's precision.
         DataError: the data are there and cannot be read.
         EnvironmentFault: the device that is asked for is not there.
     """
     device = env.resolve_device(config.run.device)
+    refuse_precision(config.run.precision, device)
     _refuse_taken(config)
+    refuse_lost_encoders(config)
     task = task_for(registry.implementation("methods", config.method.name).tasks, config.model.name)
     dataset, data = _dataset(config)
     if data is None and num_items is not None:

@@ -9,6 +9,10 @@ from effrec_cli import paths, registry
 from effrec_cli.errors import ConfigError
 from effrec_cli.runfolder import DONE, read_state, refuse_taken
 from effrec_cli.schema import Config
+from effrec_cli.schema.encoder import refuse_lost_folder
+
+ENCODERS = ("encoder", "text", "image")
+"""Settings of a method that name one."""
 
 
 def refuse_early(config: Config, experiment: str | None = None) -> None:
@@ -19,12 +23,13 @@ def refuse_early(config: Config, experiment: str | None = None) -> None:
         experiment: the experiment they come from, whose file says what data it is for.
 
     Raises:
-        ConfigError: its folder is taken, or its dataset's files are not there.
+        ConfigError: its folder is taken, or its dataset's files or its encoder's folder are not there.
     """
     folder = Path(config.run.dir) if config.run.dir else None
     if folder is not None and not _among_others():
         refuse_taken(folder, config.run.resume)
     if folder is None or read_state(folder) != DONE:  # a finished run needs no data
+        refuse_lost_encoders(config)
         try:
             _refuse_data(config)
         except ConfigError as error:
@@ -47,3 +52,15 @@ def _refuse_data(config: Config) -> None:
     check = getattr(kind(config.dataset, Path(config.data_root)), "check", None)
     if check is not None:
         check()
+
+
+def refuse_lost_encoders(config: Config) -> None:
+    """Checks the encoders that a run names.
+
+    Raises:
+        ConfigError: one is a folder that is not there.
+    """
+    for part in ENCODERS:
+        name = getattr(getattr(config.method, part, None), "name", None)
+        if name is not None:
+            refuse_lost_folder(name, f"method.{part}.name")

@@ -15,6 +15,16 @@ from effrec_cli.errors import ConfigError
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def refuse_precision(name: str, device: torch.device) -> None:
+    """Raises ConfigError where a run cannot train in the precision `name` on `device`."""
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError(
+            "fp16 needs a GPU: a CPU has no gradient scaling for it.",
+            where="run.precision=fp16",
+            fix="run.precision=bf16, or a machine with a GPU",
+        )
+
+
 def resolve_precision(name: str, device: torch.device) -> str:
     """Returns `fp32`, `bf16` or `fp16`; `auto` is bf16 where the GPU computes in it, else fp32."""
     if name != "auto":

@@ -25,7 +25,7 @@ from effrec_cli.evaluation.cost import CostMeter, flops_per_sample
 from effrec_cli.kept_settings import refuse_other_settings
 from effrec_cli.loop import interrupt, outofmemory
 from effrec_cli.methods.base import Method
-from effrec_cli.precision import resolve_precision
+from effrec_cli.precision import refuse_precision, resolve_precision
 from effrec_cli.report.progress import Progress
 from effrec_cli.report.tables import print_result
 from effrec_cli.rundir import new_run_dir
@@ -183,7 +183,7 @@ def _settled(config: Config) -> Path:
 
 
 def _run_here(config: Config, overrides: list[str], keep_failed: bool) -> result.Result:
-    env.resolve_device(config.run.device)
+    refuse_precision(config.run.precision, env.resolve_device(config.run.device))
     folder = _opened(config)
     try:
         if _left_alone(folder, config, overrides):

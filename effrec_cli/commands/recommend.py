@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     # Not before: what is wrong with the words is said at once.
     from effrec_cli import artifacts, env
 
-    opened = artifacts.open_run(options.run, env.resolve_device(options.device))
+    opened = artifacts.open_run(options.run, env.resolve_device(options.device), ranks_only=True)
     _refuse_no_ranking(opened, options.run)
     asked = _asked(opened, options)
     lists = _chunks(opened, asked, options)

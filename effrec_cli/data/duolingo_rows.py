@@ -55,7 +55,7 @@ def read_key(path: Path) -> dict[str, int]:
         DataError: a line is no id with a label of 0 or 1; without it the exercises could not be judged.
     """
     labels = {}
-    with path.open(encoding="utf-8") as handle:
+    with path.open(encoding="utf-8", errors="backslashreplace") as handle:
         for number, line in enumerate(handle, 1):
             if line.strip():
                 token, *rest = line.split()
@@ -129,6 +129,8 @@ def _exercise(lines: list[tuple[int, str]], key: dict[str, int] | None) -> Exerc
     if any("\udc80" <= c <= "\udcff" for c in prompt):
         raise _Malformed("A prompt is not valid UTF-8.", *first)
     user, time = _user_and_time(*about)
+    if any("\udc80" <= c <= "\udcff" for c in user):
+        raise _Malformed("A user's id is not valid UTF-8.", *about)
     return Exercise(prompt, user, time, sum(tokens))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from effrec_cli.errors import NonFiniteError, unknown_name
+from effrec_cli.schema.protocols import LOWER_IS_BETTER
 
 
 class Selection:
@@ -44,7 +45,8 @@ class Selection:
             NonFiniteError: it is not a finite number.
         """
         if self.monitor not in metrics:
-            raise unknown_name("validation metric", self.monitor, metrics, where="evaluation.monitor")
+            rising = [name for name in metrics if name not in LOWER_IS_BETTER]
+            raise unknown_name("validation metric", self.monitor, rising, where="evaluation.monitor")
         value = metrics[self.monitor]
         if not math.isfinite(value):
             raise NonFiniteError(

@@ -9,7 +9,7 @@ from effrec_cli.report.layout import Column, Table
 
 def tables(found: dict[str, Any]) -> list[Table]:
     """Returns the tables that show what `data.describe` found."""
-    made = [_size(found), _spread(found), _split(found), _dropped(found), _side(found)]
+    made = [_size(found), _spread(found), _split(found), _dropped(found), _counted(found), _side(found)]
     return [table for table in made if table.rows]
 
 
@@ -58,9 +58,13 @@ def _split(found: dict[str, Any]) -> Table:
 
 
 def _dropped(found: dict[str, Any]) -> Table:
-    lost = {**found["dropped"], **found["reader"]}
-    rows = [[_words(reason), f"{count:,}"] for reason, count in lost.items() if count]
+    rows = [[_words(reason), f"{count:,}"] for reason, count in found["dropped"].items() if count]
     return Table(f"Dropped, of {found['rows_read'] or 0:,} rows read", _named(2), rows)
+
+
+def _counted(found: dict[str, Any]) -> Table:
+    rows = [[_words(what), f"{count:,}"] for what, count in found["reader"].items() if count]
+    return Table("Read beside the rows", _named(2), rows)
 
 
 def _side(found: dict[str, Any]) -> Table:

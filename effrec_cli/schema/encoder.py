@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from effrec_cli.errors import ConfigError
 from effrec_cli.schema.fields import setting
 from effrec_cli.schema.problems import Problem, typed
 
@@ -78,6 +80,22 @@ class EncoderConfig:
     def peak_lr(self, otherwise: float) -> float:
         """Returns the peak learning rate; `otherwise`, the run's, for random weights without one."""
         return self.lr or (PRETRAINED_LR if self.pretrained else otherwise)
+
+
+def refuse_lost_folder(name: str, where: str) -> None:
+    """Checks a name that can only be a folder: names on the hub have one slash at most.
+
+    Args:
+        name: of an encoder.
+        where: the full key that holds it.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    meant = name.count("/") > 1 or name.startswith((".", "~", "/")) or "\\" in name
+    if meant and not Path(name).expanduser().is_dir():
+        fix = f"{where}=FOLDER; to score a run that was trained from there, put the folder back"
+        raise ConfigError(f"There is no folder '{name}'.", where=where, fix=fix)
 
 
 def encoder_problems(own: EncoderConfig, path: str = "method.encoder") -> Iterator[Problem]:

@@ -307,3 +307,16 @@ def test_text(effrec):
         "next: effrec train dataset.num_users=40",
     ):
         assert text in done.out
+
+
+@pytest.mark.parametrize("verb", ["validate", "train"])
+def test_a_lost_folder_of_an_encoder_is_told_before_data_are_prepared(effrec, tmp_path, verb):
+    (tmp_path / "log.csv").write_text(
+        "u,i,t\n" + "".join(f"{u},{i},a text\n" for u in range(9) for i in range(9))
+    )
+    columns = ["dataset.path=log.csv", "dataset.user=u", "dataset.item=i", "dataset.title=t"]
+    done = effrec(verb, "method=gram", "dataset=table", *columns, "method.encoder.name=./lost")
+    assert done.code == 2
+    assert "There is no folder './lost'" in done.err + done.out
+    assert not list(tmp_path.rglob("manifest.json"))
+    assert "rows read" not in done.err

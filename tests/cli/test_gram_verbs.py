@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 SMALL = [
     "method=gram",
@@ -147,6 +148,15 @@ def test_what_cannot_train_is_refused_alike_by_validate(effrec, what):
     assert not Path("outputs").exists() or not list(Path("outputs").iterdir())
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto is the GPU here, which trains in fp16")
+def test_fp16_is_refused_where_auto_finds_no_gpu(effrec):
+    for verb in ("train", "validate"):
+        done = effrec(verb, *SMALL, "run.device=auto", "run.precision=fp16")
+        assert done.code == 2, done.out + done.err
+        assert "fp16 needs a GPU" in done.out + done.err
+    assert not Path("outputs").exists()
+
+
 def test_where_the_dataset_is_gone_a_ranking_goes_on_by_kept_vectors(effrec):
     settings = [each for each in SMALL if not each.startswith("model")]
     assert effrec("train", *settings, "run.max_steps=1", "run.dir=run").code == 0
@@ -182,3 +192,22 @@ def test_data_that_lack_what_is_needed_are_refused_before_they_are_drawn(effrec,
     assert done.code == code, done.out
     assert said in done.err
     assert not list(Path("data").rglob("*.npy"))
+
+
+def test_a_ranking_needs_no_encoder_where_its_vectors_are_kept(effrec):
+    pytest.importorskip("transformers")
+    Path("model").mkdir()
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    Path("model/config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 9, **shape}))
+    settings = [each for each in SMALL if not each.startswith(("model", "method.encoder.dim"))]
+    encoder = ["method.encoder.name=./model", "method.encoder.weights=random"]
+    done = effrec("train", *settings, *encoder, "run.max_steps=1", "run.dir=run")
+    assert done.code == 0, done.err
+    words = ["recommend", "run", "--history", "101,104", "--json"]
+    before = effrec(*words)
+    assert before.code == 0, before.err
+    Path("model").rename("elsewhere")
+    assert effrec(*words).out == before.out
+    judged = effrec("evaluate", "run")
+    assert judged.code == 2
+    assert "There is no folder" in judged.err

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from content_helpers import DIM, ITEMS, Setup, distance
+from content_helpers import DIM, ITEMS, Setup, distance, flat
 
 from effrec_cli.data.batches import PAD_ITEM, Share
 from effrec_cli.methods.content.items import ITEMS as NAMED
@@ -358,3 +358,58 @@ def test_regress_is_refused_where_rounding_is_larger_than_gradients():
     setup.engine.precision = "bf16"
     with pytest.raises(ConfigError, match="16 bits"):
         setup.mode.begin(setup.engine)
+
+
+def test_the_encoders_schedule_counts_its_own_updates():
+    """Two cycles of three steps: the first and the second rate of the warm-up of four, not the sixth."""
+    setup = multi(update="inject_single", period=3, schedule="noam", lr=1e-2)
+    rates = []
+    for _ in range(2):
+        setup.steps(3)
+        rates.append(setup.optimizers[1].param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-2 / 4, 1e-2 / 2])
+
+
+def test_each_update_of_a_cycle_is_clipped():
+    limit = 0.01
+    free, clipped = (multi(update="inject_single", period=3, clip_norm=norm) for norm in (None, limit))
+    free.steps(3)
+    clipped.steps(3)
+    norms = [float(flat(each).norm()) for each in clipped.gradients]
+    assert all(float(flat(each).norm()) > 2 * limit for each in free.gradients)
+    assert norms == pytest.approx(4 * [limit], rel=1e-3)
+
+
+def test_regress_passes_over_a_cycle_as_often_as_told():
+    """Each pass goes over every item once; the first one is that of a single pass."""
+    settings = {"update": "regress", "period": 3, "update_items": 4, "tokens": 10**6}
+    once, thrice = multi(**settings, passes=1), multi(**settings, passes=3)
+    once.steps(3)
+    thrice.steps(3)
+    updates = once.mode.parts.rate.steps
+    assert updates > 1
+    assert thrice.mode.parts.rate.steps == 3 * updates
+    for at in range(3 + updates):
+        assert distance(thrice.gradients[at], once.gradients[at]) < 1e-12
+    assert not thrice.mode.cycle.owed.any()
+
+
+@pytest.mark.parametrize("mode", ["e2e", "e2e_dedup", "single_step", "multi_step"])
+def test_a_summed_loss_is_the_mean_times_the_targets(mode):
+    mean, summed = Setup(mode), Setup(mode, reduction="sum")
+    targets = mean.batches.batch(0, 0, Share(), 0).total_targets
+    mean.step()
+    summed.step()
+    assert targets > 1
+    scaled = {name: targets * g for name, g in mean.gradients[0].items()}
+    assert distance(summed.gradients[0], scaled) < 1e-12
+
+
+def test_eager_encodes_all_that_training_has_as_a_cycle_begins():
+    for refresh, everything in (("lazy", False), ("eager", True)):
+        setup = multi(update="inject_single", period=3, refresh=refresh)
+        setup.step()
+        step = setup.batches.batch(0, 0, Share(), 0).host[NAMED]
+        trained = np.flatnonzero(setup.task.train_counts)
+        assert len(step) < len(trained)
+        assert np.flatnonzero(setup.mode.cycle.touched).tolist() == (trained if everything else step).tolist()

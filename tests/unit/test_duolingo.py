@@ -178,3 +178,28 @@ def test_a_file_cut_short_is_an_error(folder, tmp_path, text, what):
     (folder / f"{NAME}.train").write_text(text)
     with pytest.raises(DataError, match=what):
         loaded(folder, tmp_path)
+
+
+def replace_bytes(folder, part, old, new):
+    path = folder / f"{NAME}.{part}"
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+
+def test_a_key_that_is_no_text_is_a_data_error(folder, tmp_path):
+    replace_bytes(folder, "dev.key", b"DRihrVm501 1", b"\xe9\xff\x00")
+    with pytest.raises(DataError, match="not a token's id and 0 or 1") as caught:
+        loaded(folder, tmp_path)
+    assert "dev.key, line 1," in str(caught.value)
+
+
+def test_a_stray_byte_in_a_key_is_a_token_the_key_does_not_have(folder, tmp_path):
+    replace_bytes(folder, "dev.key", b"DRihrVm501", b"\xe9RihrVm501")
+    with pytest.raises(DataError, match="key does not have this token"):
+        loaded(folder, tmp_path)
+
+
+def test_a_user_whose_id_is_not_utf_8_is_malformed(folder, tmp_path):
+    replace_bytes(folder, "train", b"user:/aB=", b"user:/\xe9B=")
+    with pytest.raises(DataError, match="user's id is not valid UTF-8") as caught:
+        loaded(folder, tmp_path)
+    assert "train, line 17," in str(caught.value)

@@ -7,6 +7,7 @@ import pytest
 from data_helpers import quiet
 from mind_helpers import DEV, TRAIN, TRAIN_NEWS, settings, write, zipped
 
+from effrec_cli.data.describe import describe
 from effrec_cli.data.load import load, open_source
 from effrec_cli.data.mind import MindSource
 from effrec_cli.data.news import contents_of_impressions, impressions_of
@@ -14,6 +15,7 @@ from effrec_cli.data.news_batches import NewsBatches
 from effrec_cli.data.source import TEST, VALID
 from effrec_cli.data.source import TRAIN as TRAIN_PART
 from effrec_cli.errors import ConfigError, DataError
+from effrec_cli.report.description import tables
 from effrec_cli.schema.dataset_base import PartsConfig
 
 ids = pytest.importorskip("pyarrow") and np.array(["N1", "N10", "N2", "N3", "N4"])
@@ -236,3 +238,18 @@ def open_blocks(monkeypatch):
 
     monkeypatch.setattr(delimited, "_blocks", small)
     return read
+
+
+def test_what_was_read_is_not_told_as_dropped(folder, tmp_path):
+    found = {table.title: table.rows for table in tables(describe(prepared(folder, tmp_path)))}
+    assert not any(title.startswith("Dropped") for title in found)
+    counts = [["news", "5"], ["impressions", "6"], ["candidates", "16"]]
+    assert found["Read beside the rows"] == counts
+
+
+def test_of_two_clicks_on_an_item_the_earlier_counts_wherever_it_stands(tmp_path):
+    train = ["1\tU1\t11/12/2019 9:00:00 AM\t\tN3-1 N2-0", "2\tU1\t11/11/2019 9:00:00 AM\t\tN3-1 N2-0"]
+    data = prepared(write(tmp_path / "given", train=train), tmp_path)
+    user = data.users.ids.tolist().index("U1")
+    low, high = data.sequences.offsets[user], data.sequences.offsets[user + 1]
+    assert data.sequences.times[low:high].tolist() == [at(11, 9)]

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from news_helpers import data_of, simulated, with_slates
+from news_helpers import data_of, ready_made, simulated, with_slates
 
 from effrec_cli.data.batches import PAD_ITEM, Share
+from effrec_cli.data.source import TEST, TRAIN, VALID
 from effrec_cli.data.types import Catalogue
 from effrec_cli.distributed import World
 from effrec_cli.errors import DataError, NonFiniteError
@@ -195,3 +196,15 @@ def test_data_without_impressions_or_contents_are_refused():
     data, _ = simulated()
     with pytest.raises(DataError, match="says nothing of its items"):
         task(data=data)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize(("part", "name"), [(VALID, "valid"), (TEST, "test")])
+def test_a_part_without_anything_to_judge_is_refused_before_training(part, name, label):
+    mixed, alike = [(0, 1), (1, 0)], [(0, label), (1, label)]
+    slates = [alike if each == part else mixed for each in (TRAIN, VALID, TEST)]
+    data = ready_made([1, 2, 3], [TRAIN, VALID, TEST], slates, [[2], [2], [2]])
+    with pytest.raises(DataError, match=f"No impression of the {name} part has both") as caught:
+        task(data=data)
+    assert "1 impressions" in str(caught.value)
+    assert "fix: " in str(caught.value)

@@ -19,6 +19,7 @@ from effrec_cli.data.news import contents_of_impressions, impressions_of
 from effrec_cli.data.news_batches import NewsBatches, histories
 from effrec_cli.data.types import Int64, RecData
 from effrec_cli.distributed import World
+from effrec_cli.errors import DataError
 from effrec_cli.evaluation.impressions import TIE_RULE, ImpressionSums
 from effrec_cli.schema import Config
 
@@ -42,7 +43,8 @@ class News:
         data: a dataset with impressions and something that its items say.
 
     Raises:
-        DataError: it has no impressions, none that teaches, or says nothing of its items.
+        DataError: it has no impressions, none that teaches, a held-out part with none to judge, or says
+            nothing of its items.
     """
 
     name: ClassVar[str] = "news"
@@ -61,6 +63,19 @@ class News:
         self._batches = NewsBatches(self.impressions, method.batch_size, negatives, length, config.seed)
         self.training_rows = self._batches.num_samples
         method.batch_size = self._batches.batch_size
+        self._require_judged()
+
+    def _require_judged(self) -> None:
+        """Raises DataError where a held-out part has no impression with a click and a non-click."""
+        for part, rows in self._judged.items():
+            if not len(rows):
+                raise DataError(
+                    f"No impression of the {part} part has both a click and a non-click, "
+                    "so there is nothing to tell apart.",
+                    where=f"dataset {self.data.name}, {len(self.impressions.of_part(part)):,} impressions "
+                    f"in the {part} part",
+                    fix="take a part whose labels are published (MIND's test part has none)",
+                )
 
     def batches(self) -> NewsBatches:
         """Returns training clicks, each with non-clicks of its impression."""

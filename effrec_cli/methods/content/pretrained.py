@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from effrec_cli.data.tokenise import Split
 from effrec_cli.errors import ConfigError, DataError, EnvironmentFault
+from effrec_cli.schema.encoder import refuse_lost_folder
 
 PATH = "method.encoder"
 """Where errors say that settings are which a caller does not name; others give the key of theirs."""
@@ -46,9 +47,7 @@ def folder_of(name: str, revision: str | None, say: Callable[[str], None], path:
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        if name.count("/") > 1 or name.startswith((".", "~", "/")) or "\\" in name:
-            fix = f"{path}.name=FOLDER; to score a run that was trained from there, put the folder back"
-            raise ConfigError(f"There is no folder '{name}'.", where=f"{path}.name", fix=fix)
+        refuse_lost_folder(name, f"{path}.name")
         return _fetched(name, revision, say, path)
     if revision is not None:
         what = f"revision={revision} would do nothing: '{name}' is a folder."

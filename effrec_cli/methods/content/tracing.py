@@ -188,5 +188,5 @@ def _require_both_kinds(answers: Answers, name: str) -> None:
                 f"All {len(labels):,} answers of the {part} part are {'right' if labels.any() else 'wrong'}, "
                 "so there is nothing to tell apart.",
                 where=f"dataset {name}",
-                fix=f"a larger dataset.parts.{part}_share, or more answers",
+                fix=f"more answers, or a larger dataset.parts.{part}_share (ready-made parts do not read it)",
             )
