@@ -16,7 +16,14 @@ _VISION = {**_SHAPE, "image_size": 16, "patch_size": 8}
 _KINDS = {
     "bert": _TEXT,
     "deberta": {**_TEXT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "pad_token_id": 0},
-    "deberta-v2": {**_TEXT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "pad_token_id": 0},
+    "deberta-v2": {  # with the convolution of its largest ones, after the first layer
+        **_TEXT,
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "pad_token_id": 0,
+        "conv_kernel_size": 3,
+        "conv_act": "gelu",
+    },
     "llama": {**_TEXT, "num_key_value_heads": 1},
     "gemma": {**_TEXT, "num_key_value_heads": 1, "head_dim": 8},
     "gemma3_text": {**_TEXT, "num_key_value_heads": 1, "head_dim": 8},

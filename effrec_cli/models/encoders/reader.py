@@ -147,19 +147,19 @@ class TapReader(nn.Module):
 
     @contextmanager
     def _hooks(self, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
-        """Calls `keep` with each tap's states while the network runs."""
+        """Calls `keep` with each tap's states while the network runs.
+
+        Tap k is what layer k + 1 reads, and not what layer k gives: some models do something in between.
+        """
         layers = self.network.layers()
         assert layers is not None
-        hooks = []
-        if 0 in self.taps:
-            hooks.append(
-                layers[0].register_forward_pre_hook(
-                    lambda _, args, named: keep(0, args[0] if args else named["hidden_states"]),
-                    with_kwargs=True,
-                )
-            )
-        inner = [tap for tap in self.taps if 0 < tap <= self._layers]
-        hooks += [layers[tap - 1].register_forward_hook(_after(keep, tap)) for tap in inner]
+        hooks = [
+            layers[tap].register_forward_pre_hook(_before(keep, tap), with_kwargs=True)
+            for tap in self.taps
+            if tap < self._layers
+        ]
+        if self._layers in self.taps:
+            hooks.append(layers[-1].register_forward_hook(_after(keep, self._layers)))
         try:
             yield
         finally:
@@ -174,6 +174,13 @@ class TapReader(nn.Module):
 
 class _LastTap(Exception):
     """Ends a forward pass of which nothing more is read."""
+
+
+def _before(keep: Callable[[int, Tensor], None], tap: int) -> Callable[[Any, Any, Any], None]:
+    def hook(_: Any, given: Any, named: Any) -> None:
+        keep(tap, given[0] if given else named["hidden_states"])
+
+    return hook
 
 
 def _after(keep: Callable[[int, Tensor], None], tap: int) -> Callable[[Any, Any, Any], None]:
