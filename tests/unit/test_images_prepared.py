@@ -144,6 +144,13 @@ def test_prepared_data_without_images_keep_their_key(tmp_path):
     assert not {name for name in named if "image" in name}
 
 
+def test_the_key_of_data_without_images_is_the_one_of_before_there_were_any(tmp_path):
+    (tmp_path / "l.csv").write_text("u,i,t\n1,2,3\n")
+    config = compose(["dataset=table", f"dataset.path={tmp_path}/l.csv"]).dataset
+    source = open_source(config, tmp_path / "root")
+    assert prepared_folder(config, tmp_path / "root", source).name == "table-6746d4f92794"
+
+
 def test_each_setting_of_images_and_each_content_has_its_folder(tmp_path):
     config = table(tmp_path, [1, 2], folder_of(tmp_path / "i", SOUND))
     changes = [{}, {"image_size": 9}, {"bad_images": "zero"}, {"images": None, "image_size": 224}]
@@ -213,15 +220,17 @@ def test_posters_of_movies(tmp_path):
     ratings = "".join(f"1,{movie},3,{movie}\n" for movie in (2, 10, 30))
     (release / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + ratings)
     (release / "movies.csv").write_text("movieId,title,genres\n2,Two,War\n10,Ten,War\n30,Thirty,War\n")
-    posters = parquet_of(tmp_path / "p.parquet", [10, 2], [SOUND["1.png"], SOUND["sub/2.jpg"]], key="movieId")
+    posters = parquet_of(
+        tmp_path / "p.parquet", [30, 10], [SOUND["1.png"], SOUND["sub/2.jpg"]], key="movieId"
+    )
     config = MovieLensConfig(
         name="ml", family="movielens", images=str(posters), image_size=4, bad_images="drop"
     )
     config.filter.min_user_count = 1
     open_source(config, tmp_path / "root").import_from(release, quiet)
     data = prepared(tmp_path, config)
-    assert colours(data) == {2: GREEN, 10: RED}
-    assert data.items.titles.tolist() == ["Two", "Ten"]
+    assert colours(data) == {10: GREEN, 30: RED}, "the first movie has no poster"
+    assert data.items.titles.tolist() == ["Ten", "Thirty"]
     assert data.side["item_genres"].shape == (2, 1)
     assert data.stats["reader"] == {"images": 2, "images_missing": 1}
 

@@ -57,6 +57,11 @@ def test_a_parquet_as_hugging_face_datasets_write_it(tmp_path):
         found[1].read()
 
 
+def test_whole_numbers_that_pandas_wrote_as_floats_are_the_same_ids(tmp_path):
+    path = parquet_of(tmp_path / "i.parquet", [3.0, None], [b"x", b"y"])
+    assert [found.read() for found in open_store(path, ("item",)).images({"3": 0}.get)] == [b"x"]
+
+
 def test_a_folder_of_parquet_is_read_file_by_file(tmp_path):
     for number in range(3):
         parquet_of(tmp_path / f"{number}.parquet", [f"i{number}"], [b"%d" % number])

@@ -55,7 +55,7 @@ class ParquetStore:
                 for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[key, pixels]):
                     for name, value in zip(*(batch.column(c) for c in (key, pixels)), strict=True):
                         number += 1
-                        row = row_of(str(name.as_py())) if name.is_valid else -1
+                        row = row_of(_name(name.as_py())) if name.is_valid else -1
                         if row >= 0:
                             yield Found(row, f"{path.name}, row {number}", held(partial(_bytes, value)))
             except (pa.ArrowInvalid, OSError) as error:
@@ -69,7 +69,7 @@ class ParquetStore:
         for path in parquet_files(self.path):
             with open_parquet(path) as file:
                 for batch in file.iter_batches(columns=[self._key(file.schema_arrow, path)]):
-                    yield from (str(name) for name in batch.column(0).to_pylist())
+                    yield from map(_name, batch.column(0).to_pylist())
 
     def _key(self, schema: Any, path: Path) -> str:
         for name in self.columns:
@@ -81,6 +81,11 @@ class ParquetStore:
             nearest=nearest_name(self.columns[0], schema.names),
             fix="dataset.image_item=COLUMN",
         )
+
+
+def _name(value: Any) -> str:
+    """Returns an id as a file's name would have it; whole numbers are floats where one was missing."""
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _image_column(schema: Any, path: Path) -> str:
