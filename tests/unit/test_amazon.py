@@ -114,9 +114,10 @@ def test_other_line_ends_and_empty_lines(tmp_path):
 
 
 def test_two_objects_in_a_line_are_no_line(tmp_path):
-    reviews = lines(review("2018", *row) for row in ROWS).replace("}\n{", "}{", 1)
-    with pytest.raises(DataError, match="no JSON object"):
+    reviews = "}{".join(lines(review("2018", *row) for row in ROWS).rsplit("}\n{", 1))
+    with pytest.raises(DataError, match="no JSON object") as caught:
         loaded(tmp_path, reviews)
+    assert "line 3" in caught.value.where
 
 
 def test_small_blocks_give_the_same(tmp_path, monkeypatch):

@@ -132,6 +132,10 @@ def test_a_folders_digest_is_of_its_contents_and_remembered(tmp_path, monkeypatc
     monkeypatch.setattr("hashlib.file_digest", lambda *args: 1 / 0)
     assert open_store(folder, ()).digest(root) == first, "known, so that nothing is hashed"
     monkeypatch.undo()
+    (folder / "a.png").rename(folder / "aa.png")
+    assert open_store(folder, ()).digest(root) != first, "the same bytes are another item's"
+    (folder / "aa.png").rename(folder / "a.png")
+    assert open_store(folder, ()).digest(root) == first
     (folder / "a.png").write_bytes(b"9")
     assert open_store(folder, ()).digest(root) != first
 
