@@ -156,6 +156,7 @@ def iisan_problems(own: IISANConfig, task: str | None) -> Iterator[Problem]:
     yield from _cache(own)
     for modality in ("text", "image"):
         yield from _backbone(own, modality)
+    yield from _num_taps(own)
     yield from _towers(own)
     yield from next_item_problems(own.next_item, task)
 
@@ -176,21 +177,45 @@ def _cache(own: IISANConfig) -> Iterator[Problem]:
 def _backbone(own: IISANConfig, modality: str) -> Iterator[Problem]:
     settings: BackboneConfig = getattr(own, modality)
     path = f"method.{modality}"
-    if own.modality not in ("auto", "both", modality):
-        if settings != BackboneConfig():
-            what = f"It would do nothing: modality={own.modality} leaves the {modality} backbone out."
-            yield Problem(path, what, fix=f"leave {path} out, or method.modality=both")
+    taps = getattr(own, f"{modality}_taps")
+    if modality not in _read(own):
+        for given, name in ((settings != BackboneConfig(), path), (taps is not None, f"{path}_taps")):
+            if given:
+                what = f"It would do nothing: modality={own.modality} leaves the {modality} backbone out."
+                yield Problem(name, what, fix=f"leave {name} out, or method.modality=both")
         return
     yield from backbone_problems(settings, path, modality)
-    taps = getattr(own, f"{modality}_taps")
     if taps is not None and (taps != sorted(set(taps)) or not taps or taps[0] < 0):
         what = f"Hidden states are named by rising numbers from 0, the first layer's input, not {taps}."
         yield Problem(f"method.{modality}_taps", what, fix=f"method.{modality}_taps=[0,2,4,6]")
 
 
+def _read(own: IISANConfig) -> tuple[str, ...]:
+    """Returns the modalities that are read, if the dataset has both."""
+    return (own.modality,) if own.modality in ("text", "image") else ("text", "image")
+
+
+def _num_taps(own: IISANConfig) -> Iterator[Problem]:
+    lists = [f"{name}_taps" for name in _read(own)]
+    if own.num_taps != IISANConfig().num_taps and all(getattr(own, name) is not None for name in lists):
+        what = f"num_taps={own.num_taps} would do nothing: {' and '.join(lists)} say which are read."
+        yield Problem("method.num_taps", what, fix=f"leave method.num_taps out, or method.{lists[0]}=null")
+
+
 def _towers(own: IISANConfig) -> Iterator[Problem]:
-    if own.modality in ("text", "image") and own.mode == "iisan" and own.towers != "both":
+    if own.mode != "iisan":
+        return
+    alone = own.modality in ("text", "image")
+    if alone and own.towers != "both":
         what = (
             f"With {own.modality} alone there is one tower, inside it: towers={own.towers} would do nothing."
         )
         yield Problem("method.towers", what, fix="leave method.towers out, or method.modality=both")
+    if alone and own.modality_dropout:
+        what = f"An item that loses its {own.modality} would have nothing left: modality={own.modality}."
+        yield Problem(
+            "method.modality_dropout", what, fix="method.modality_dropout=0, or method.modality=both"
+        )
+    if (alone or own.towers == "intra") and own.transform != IISANConfig().transform:
+        what = f"transform={own.transform} would do nothing: it is for the tower between text and images."
+        yield Problem("method.transform", what, fix="leave method.transform out, or method.towers=both")
