@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import nn
 
-from effrec_cli.errors import DataError
+from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.methods.content.chunks import Limits
 from effrec_cli.methods.content.method import ContentMethod, ContentModel
 from effrec_cli.methods.multimodal.backbones import Description
@@ -176,15 +176,29 @@ class IISAN(ContentMethod):
 
 
 def _taken(own: IISANConfig, abouts: dict[str, Description]) -> Taken:
-    """Returns the hidden states that the settings name, or the rule's, as many of each modality."""
+    """Returns the hidden states that the settings name, or the rule's, as many of each modality.
+
+    Raises:
+        ConfigError: a backbone has not so many, or is not as deep as the rule asks for.
+    """
     most = min(about.num_layers for about in abouts.values())
     count = min(own.num_taps, most)
     found = {}
     for name, about in abouts.items():
         given = getattr(own, f"{name}_taps")
+        if given is not None and given[-1] > about.num_layers:
+            raise _too_deep(name, given[-1], about.num_layers)
         rule = partial(tap_rule, about.num_layers, count, "method.num_taps")
         found[name] = tuple(given) if given is not None else rule()
     return found
+
+
+def _too_deep(modality: str, tap: int, layers: int) -> ConfigError:
+    return ConfigError(
+        f"There is no hidden state {tap} in the {modality} backbone, which has {layers} layers.",
+        where=f"method.{modality}_taps",
+        fix=f"name some of 0, what the first layer reads, to {layers}, what the last one gives",
+    )
 
 
 def _lacking(dataset: str, modality: str) -> DataError:
