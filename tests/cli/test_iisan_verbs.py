@@ -79,6 +79,8 @@ def test_once_a_cache_is_filled_no_verb_builds_a_backbone(effrec, monkeypatch, m
     assert Path("runs/one/model.safetensors").read_bytes() == before
     assert result("runs/one")["metrics"] == trained["metrics"]
     assert Path("runs/one/model.safetensors").stat().st_size < 200_000, "nothing of a backbone is saved"
+    Path("data").rename("elsewhere")
+    assert effrec("recommend", "runs/one", "--history", "101,104", "--json").out == listed.out
 
 
 def test_a_sweep_over_modes_is_compared_by_what_it_cost(effrec, monkeypatch):
@@ -90,10 +92,12 @@ def test_a_sweep_over_modes_is_compared_by_what_it_cost(effrec, monkeypatch):
     told = effrec("compare", "runs", "--json")
     assert told.code == 0, told.err
     costs = {}
-    for folder in Path("runs").iterdir():
-        if (folder / "result.json").is_file():
-            found = result(folder)
-            costs[found["config"]["method"]["mode"]] = found["cost"]
+    for folder in (path.parent for path in Path("runs").glob("*/result.json")):
+        found = result(folder)
+        costs[found["config"]["method"]["mode"]] = found["cost"]
+        judged = effrec("evaluate", str(folder), "--json")
+        assert judged.code == 0, judged.err
+        assert json.loads(judged.out)["metrics"] == pytest.approx(found["metrics"]["test"], abs=1e-6)
     assert costs.keys() == set(MODES)
     assert {mode for mode, cost in costs.items() if cost["seconds_cache"]} == {"iisan", "frozen"}
     assert costs["frozen"]["parameters"]["trainable"] < costs["iisan"]["parameters"]["trainable"]
@@ -117,6 +121,20 @@ def tpme_of(axes, mode):
         low, high = min(values), max(values)
         total += share * (axes[mode][axis] - low) / (high - low) if high > low else 0.0
     return total
+
+
+def test_two_processes_train_and_judge_as_one(effrec, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = [*SMALL, "model.dropout=0", "run.max_steps=6", "optimizer.schedule=cosine"]
+    for ranks in (2, 1):
+        done = effrec("train", *words, f"run.devices={ranks}", f"run.dir=of{ranks}")
+        assert done.code == 0, done.err
+    assert result("of2")["device"]["count"] == 2
+    for part, metrics in result("of1")["metrics"].items():
+        assert result("of2")["metrics"][part] == pytest.approx(metrics, abs=2e-4), part
+    for one, two in zip(records("of1", "train"), records("of2", "train"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert result("of2")["cost"]["seconds_cache"] == result("of1")["cost"]["seconds_cache"] > 0
 
 
 ALONE = {
@@ -228,6 +246,14 @@ def test_the_example_that_runs_in_seconds_is_sized_in_every_mode(effrec, mode):
     report = effrec("validate", "--json", *words)
     assert report.code == 0, report.out
     assert json.loads(report.out)["parameters"]["trainable"] > 0
+
+
+def test_the_example_that_runs_in_seconds_learns(effrec):
+    done = effrec("train", "experiment=smoke_iisan", "run.device=cpu", "run.dir=run", "run.log_every=1")
+    assert done.code == 0, done.err
+    losses = [record["loss"] for record in records("run", "train")]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert result("run")["cost"]["seconds_cache"] > 0
 
 
 def test_taps_that_are_not_there_are_refused_before_data_are_drawn(effrec):

@@ -46,6 +46,15 @@ def test_a_run_with_a_cache_is_the_run_without(root, mode, dtype):
         assert (weight - live[2][name]).abs().max() <= WITHIN[dtype], name
 
 
+def test_a_tap_that_all_items_share_is_kept_once_and_trains_alike(root):
+    words = ["method.text.pooling=cls", *SGD]
+    live, cached = (built(root, *words, each) for each in (*LIVE, of("fp32")))
+    taps = cached.encoder.source(torch.arange(5)).text
+    assert [len(tap) for tap in taps] == [1, 5, 5, 5]
+    for found, true in zip(a_step(cached)[:2], a_step(live)[:2], strict=True):
+        assert relative(found, true) <= 1e-5
+
+
 @pytest.mark.parametrize("residence", ["auto", "device", "ram", "disk"])
 def test_where_a_cache_lies_changes_no_bit(root, residence):
     vectors, _, weights = a_step(built(root, of("int8"), f"method.cache.residence={residence}"))
