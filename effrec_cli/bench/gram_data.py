@@ -1,31 +1,26 @@
 """Answers and impressions of an exact shape, drawn with numpy alone; for the suite `gram`.
 
-What users do has no pattern: steps cost what they cost whether anything can be learnt or not. Items are as
-unevenly popular as the simulator's, by Zipf's law with exponent 1.
+Items are as unevenly popular as the simulator's, by Zipf's law with exponent 1.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from effrec_cli.bench.drawn import Arrays, nobody, popular
+from effrec_cli.bench.drawn import texts as drawn_texts
 from effrec_cli.data.source import TEST, TRAIN, VALID
-from effrec_cli.data.synthetic.text import SPECIAL, vocabulary
-from effrec_cli.data.types import Catalogue, EvalCases, Int32, Int64, RecData, Sequences
+from effrec_cli.data.types import Catalogue, RecData, Sequences
 from effrec_cli.errors import ConfigError
 
 TEXTS = "EFFREC_TEXTS"
 """Environment variable: a file with a text a line, for an encoder that the user names."""
-CLUSTERS = 20
-"""Of the simulator whose words titles are made of."""
 CLICKS_A_USER = 5
 """Training clicks that share one history, about as many as in MIND."""
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def answers_data(
@@ -98,43 +93,23 @@ def clicks_data(
     return _data(rng, int(users[-1]) + 1, items, tokens, texts, side)
 
 
-def popular(rng: np.random.Generator, items: int, count: int) -> Int32:
-    """Returns items drawn by Zipf's law, int32 [count]; which ones are popular is drawn, too."""
-    reached = np.cumsum(1 / np.arange(1, items + 1))
-    ranks = np.searchsorted(reached, reached[-1] * rng.random(count))
-    return rng.permutation(items).astype(np.int32)[ranks]
-
-
 def _data(
     rng: np.random.Generator, users: int, items: int, tokens: int, texts: Path | None, side: Arrays
 ) -> RecData:
     """Returns data without interactions of their own, whose items say something."""
     none = np.zeros(0, dtype=np.int64)
-    nobody = EvalCases(none.astype(np.int32), none, none, none, none)
-    said, titles = _contents(rng, items, tokens) if texts is None else ({}, _read(rng, items, texts))
+    said, titles = drawn_texts(rng, items, tokens) if texts is None else ({}, _read(rng, items, texts))
     return RecData(
         "drawn",
         "0" * 12,
         Sequences(np.zeros(users + 1, dtype=np.int64), none.astype(np.int32)),
         np.zeros(users, dtype=np.int64),
-        nobody,
-        nobody,
+        nobody(),
+        nobody(),
         Catalogue(np.arange(users)),
         Catalogue(np.arange(items), titles),
         side=side | said,
     )
-
-
-def _contents(rng: np.random.Generator, items: int, tokens: int) -> tuple[Arrays, NDArray[Any]]:
-    """Returns the items' tokens, and titles for an encoder with a tokenizer of its own, a word a token."""
-    words = np.array(vocabulary(CLUSTERS))
-    lengths = rng.integers(max(1, tokens // 2), tokens + tokens // 2 + 1, items)
-    offsets: Int64 = np.concatenate([[0], np.cumsum(lengths)])
-    flat = rng.integers(len(SPECIAL), len(words), offsets[-1], dtype=np.int32)
-    spelt = words[flat]
-    titles = [" ".join(spelt[low:high]) for low, high in pairwise(offsets)]
-    said = {"item_tokens": flat, "item_token_offsets": offsets, "item_vocabulary": words}
-    return said, np.array(titles)
 
 
 def _read(rng: np.random.Generator, items: int, texts: Path) -> NDArray[Any]:

@@ -1,14 +1,8 @@
-"""Steps of method gram without a run around them: its own encoder, filter, task and mode, a bare engine."""
+"""Steps of method gram, and what they take."""
 
 from __future__ import annotations
 
-import gc
 import os
-import sys
-import tempfile
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,15 +11,16 @@ import torch
 
 from effrec_cli.bench.clock import extra_bytes, median_seconds
 from effrec_cli.bench.gram_data import TEXTS, answers_data, clicks_data, lines_of
-from effrec_cli.data.batches import Batch, Batches, Share
+from effrec_cli.bench.steps import Steps, begun, fitting
+from effrec_cli.data.batches import Batch
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
 from effrec_cli.errors import ConfigError
-from effrec_cli.loop.primitives import Primitives
-from effrec_cli.methods.content.modes import Frozen, Mode
+from effrec_cli.methods.content.modes import Frozen
 from effrec_cli.methods.content.multi_step import MultiStep
 from effrec_cli.methods.content.single_step import SingleStep
 from effrec_cli.methods.gram import GRAM
+from effrec_cli.methods.multimodal.known import folder_of_shape
 from effrec_cli.schema import Config, OptimizerConfig, RunConfig
 from effrec_cli.schema.dataset_base import DatasetConfig, PartsConfig
 from effrec_cli.schema.encoder import EncoderConfig
@@ -38,60 +33,15 @@ FOLDER = "EFFREC_ENCODER"
 SMALL, TINY, BASE = "built-in, 128 wide, 4 layers", "built-in, 16 wide, 1 layer", "BERT-base, random weights"
 _BUILT_IN = {SMALL: (128, 4, 4), TINY: (16, 1, 2), BASE: (768, 12, 12)}
 WARM_UP_STEPS = 2
-MOST_MICROS = 64
-"""Micro-batches into which a step is parted at most, until one of them fits."""
 
 
-class BareEngine(Primitives):
-    """What modes ask of an engine: the primitives, and how long an epoch is.
-
-    Args:
-        optimizers: what moves the weights.
-        device: where.
-        precision: `auto`, `fp32` ...
-        steps: of an epoch.
-    """
-
-    def __init__(
-        self, optimizers: list[torch.optim.Optimizer], device: torch.device, precision: str, steps: int
-    ) -> None:
-        super().__init__(optimizers, World(device=device), precision, None)
-        self.steps_per_epoch, self.total_steps = steps, sys.maxsize
-
-    def note(self, kind: str, values: dict[str, float]) -> None:
-        """Keeps no record."""
-
-
-@dataclass
-class Work:
-    """Some steps of one mode, to be done again and again.
-
-    Attributes:
-        mode: which does them.
-        engine: for the mode.
-        steps: the micro-batches of each step, on the device.
-        encoded: items that went through the encoder in the last `run`.
-    """
-
-    mode: Mode
-    engine: Any
-    steps: list[list[Batch]]
-    encoded: float = field(default=0.0)
+class Work(Steps):
+    """Some steps of one mode, to be done again and again."""
 
     @property
     def interactions(self) -> int:
         """Places of the steps that hold an item: answers, or clicks of histories and candidates."""
         return sum(_places(batch) for micros in self.steps for batch in micros)
-
-    def run(self, count: int | None = None) -> None:
-        """Does the first `count` of the steps, or all."""
-        self.encoded = 0.0
-        for micros in self.steps[:count]:
-            for batch in micros:
-                self.engine.last_micro_batch = batch is micros[-1]
-                found = self.mode.step(batch, self.engine)
-                self.encoded += sum(float(found[f"encoded_{name}"]) for name in ("forward", "again"))
-            self.engine.steps += 1
 
     def warm_up(self) -> None:
         """Does a few steps, and the encoder's update that they lead to."""
@@ -131,51 +81,25 @@ def prepared(parameters: dict[str, Any], settings: dict[str, Any], steps: int, d
     Raises:
         torch.cuda.OutOfMemoryError: not even a small part of a step fits.
     """
-    micros = 1
-    while micros < MOST_MICROS:
-        work = _warmed_up(parameters, settings, steps, device, micros)
-        if work is not None:
-            return work
-        gc.collect()
-        torch.cuda.empty_cache()
-        micros *= 2
-    raise torch.cuda.OutOfMemoryError
 
-
-def _warmed_up(
-    parameters: dict[str, Any], settings: dict[str, Any], steps: int, device: torch.device, micros: int
-) -> Work | None:
-    """Returns work in so many micro-batches a step; None, and nothing left of it, where it does not fit."""
-    with suppress(torch.cuda.OutOfMemoryError):
+    def warmed_up(micros: int) -> Work:
         work = make_work(parameters, settings, steps, device, micros)
         work.warm_up()
         return work
-    return None
+
+    return fitting(warmed_up)
 
 
 def make_work(
     parameters: dict[str, Any], settings: dict[str, Any], steps: int, device: torch.device, micros: int = 1
 ) -> Work:
     """Returns the first `steps` of an epoch, each in `micros` micro-batches; arguments as of `prepared`."""
-    config, data = config_of(parameters, settings, device), data_of(parameters)
+    config = config_of(parameters, settings, device)
     method = GRAM(config, World(device=device))
-    data = method.prepare(data)
-    model = method.build(data).to(device).train()
-    source = method.batches(data)
-    engine = BareEngine(method.optimizers(model), device, config.run.precision, steps)
-    mode = method.mode
-    mode.begin(engine)  # type: ignore[arg-type]
+    mode, engine, made = begun(method, data_of(parameters), steps, device, micros)
     if isinstance(mode, SingleStep):
         mode.recompute = bool(config.method.recompute)
-    made = [_micros(source, step, micros, device) for step in range(steps)]
     return Work(mode, engine, made)
-
-
-def _micros(source: Batches, step: int, micros: int, device: torch.device) -> list[Batch]:
-    """Returns the micro-batches of a step; after an epoch the next one follows."""
-    epoch, position = divmod(step, source.steps_per_epoch)
-    shares = [Share(micro=micro, micros=micros) for micro in range(micros)]
-    return [source.batch(epoch, position, share, step).to(device) for share in shares]
 
 
 def data_of(parameters: dict[str, Any]) -> RecData:
@@ -238,23 +162,13 @@ def texts_of(named: bool) -> dict[str, str]:
 def _encoder(parameters: dict[str, Any]) -> EncoderConfig:
     name, most = parameters["encoder"], parameters["batch_tokens"]
     if name == BASE:
-        folder = _base_folder().name
+        folder = folder_of_shape("bert-base-uncased").name
         return EncoderConfig(name=folder, weights="random", tokenizer="dataset", batch_tokens=most)
     if name.removesuffix(", built-in") in _BUILT_IN:
         dim, layers, heads = _BUILT_IN[name.removesuffix(", built-in")]
         return EncoderConfig(dim=dim, num_layers=layers, num_heads=heads, batch_tokens=most)
     # A tokenizer of its own makes more tokens of a word than one; a title is cut to the cell's.
     return EncoderConfig(name=os.environ[FOLDER], max_tokens=parameters["tokens"], batch_tokens=most)
-
-
-@cache
-def _base_folder() -> tempfile.TemporaryDirectory[str]:
-    """Returns a folder with the settings of BERT-base, and no weights; it goes when the process ends."""
-    from transformers import BertConfig
-
-    folder = tempfile.TemporaryDirectory(prefix="effrec-bert-base-")
-    BertConfig().save_pretrained(folder.name)
-    return folder
 
 
 def _places(batch: Batch) -> int:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from effrec_cli.bench import gram, gram_work, harness
-from effrec_cli.bench.gram_data import popular
+from effrec_cli.bench import gram, gram_work, harness, steps
+from effrec_cli.bench.drawn import popular
 from effrec_cli.bench.suites import Cell, Options
 from effrec_cli.errors import ConfigError
 
@@ -17,8 +17,8 @@ EACH = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 
 def work_of(cell, peer, micros=1):
     own = gram.PEERS[peer]
-    steps = own.steps or cell.parameters["steps"]
-    return gram_work.make_work(cell.parameters, own.settings, steps, CPU, micros)
+    count = own.steps or cell.parameters["steps"]
+    return gram_work.make_work(cell.parameters, own.settings, count, CPU, micros)
 
 
 def named(work):
@@ -112,7 +112,7 @@ def test_a_step_that_does_not_fit_is_parted(monkeypatch):
     figures = gram.trial(cell, "e2e", CPU)()
     assert made == [1, 2]
     assert (figures["micro-batches"], figures["encodes"]) == (2, 16)
-    monkeypatch.setattr(gram_work, "MOST_MICROS", 2)
+    monkeypatch.setattr(steps, "MOST_MICROS", 2)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         gram.trial(cell, "e2e", CPU)
 

@@ -37,14 +37,18 @@ def of_known_shape(settings: BackboneConfig, modality: str, path: str) -> Backbo
         if settings.name not in _DEFAULTS:
             raise
         tokenizer = "dataset" if modality == "text" else settings.tokenizer
-        shape = _folder(settings.name).name
+        shape = folder_of_shape(settings.name).name
         return replace(settings, name=shape, revision=None, weights="random", tokenizer=tokenizer)
     return settings
 
 
 @cache
-def _folder(name: str) -> tempfile.TemporaryDirectory[str]:
-    """Returns a folder with a config.json and nothing else; it goes when the process ends."""
+def folder_of_shape(name: str) -> tempfile.TemporaryDirectory[str]:
+    """Returns a folder with a config.json and nothing else; it goes when the process ends.
+
+    Args:
+        name: of a published backbone whose shape is known here, such as `bert-base-uncased`.
+    """
     import transformers
 
     folder = tempfile.TemporaryDirectory(prefix="effrec-shape-")

@@ -122,7 +122,7 @@ def shape_of(abouts: dict[str, Description], taken: Taken) -> TapShape:
 
 def live_taps(wanted: Wanted, taken: Taken) -> BackboneTaps:
     """Returns the source that runs the backbones for every step."""
-    readers = {name: _reader(wanted, name, taps) for name, taps in taken.items()}
+    readers = {name: item_reader(wanted, name, taps) for name, taps in taken.items()}
     return BackboneTaps(readers.get("text"), readers.get("image"))
 
 
@@ -164,7 +164,7 @@ def _features(wanted: Wanted, about: Description, taps: tuple[int, ...]) -> Feat
 
 
 def _working(wanted: Wanted, modality: str, taps: tuple[int, ...]) -> ItemReader:
-    return _reader(wanted, modality, taps).to(wanted.device)
+    return item_reader(wanted, modality, taps).to(wanted.device)
 
 
 def _spec(wanted: Wanted, about: Description, taps: tuple[int, ...]) -> FeatureSpec:
@@ -206,7 +206,8 @@ def _blank(wanted: Wanted, about: Description, taps: tuple[int, ...]) -> Feature
     )
 
 
-def _reader(wanted: Wanted, modality: str, taps: tuple[int, ...]) -> ItemReader:
+def item_reader(wanted: Wanted, modality: str, taps: tuple[int, ...]) -> ItemReader:
+    """Returns what reads the taps of items from a modality's backbone, on the CPU, in the run's precision."""
     backbone = wanted.build(modality)
     rows: nn.Module = backbone.rows
     if isinstance(rows, ImageRows) and wanted.contents.images is not None:
