@@ -19,6 +19,7 @@ SUITES = {
     "loss": "losses over a large catalogue: time, memory and error, forward and backward",
     "e2e": "whole training runs on simulated data, one for each loss",
     "gram": "training a content encoder: time, encoder calls and memory of every mode of method gram",
+    "iisan": "a side network beside frozen backbones and its baselines: time, memory, filling its cache",
     "data": "preparing and reopening a large csv (in a source tree)",
     "evaluation": "full ranking of a large catalogue (in a source tree)",
 }
