@@ -147,8 +147,17 @@ def _iisan(config: Config) -> Iterator[Problem]:
     own = config.method
     if isinstance(own, IISANConfig):
         yield from iisan_problems(own, task_of(config))
+        yield from _as_wide(own, getattr(config.model, "dim", None))
         if own.modality in ("text", "both"):
             yield from _titles(config)
+
+
+def _as_wide(own: IISANConfig, dim: int | None) -> Iterator[Problem]:
+    """Yields a model that cannot read the vectors, where nothing maps them to its width."""
+    if not own.next_item.projection and dim not in (None, own.dim):
+        what = f"The model reads vectors of method.dim={own.dim} as they are, and model.dim={dim}."
+        fix = f"model.dim=null, method.dim={dim}, or method.next_item.projection=true"
+        yield Problem("model.dim", what, fix=fix)
 
 
 def _titles(config: Config) -> Iterator[Problem]:

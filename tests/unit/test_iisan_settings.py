@@ -124,3 +124,21 @@ def test_a_command_line_that_cannot_mean_anything(words, said, nearest):
     assert said in str(caught.value)
     assert caught.value.fix or caught.value.nearest
     assert nearest is None or caught.value.nearest == nearest
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["model.dim=32"], True),
+        (["model.dim=32", "method.dim=32"], False),
+        (["model.dim=32", "method.next_item.projection=true"], False),
+        ([], False),
+    ],
+)
+def test_a_model_of_another_width_than_the_vectors_is_refused(words, refused):
+    given = ["experiment=smoke_iisan", "method.dim=64", *words]
+    if not refused:
+        compose.compose(given)
+        return
+    with pytest.raises(ConfigError, match=r"vectors of method.dim=64 as they are, and model.dim=32"):
+        compose.compose(given)
