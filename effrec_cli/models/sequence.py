@@ -126,7 +126,7 @@ class SequenceModel(nn.Module):
         return has_varlen(device, dtype, attention.head_dim, attention.dropout)
 
     def _layout(self, inputs: Tensor, lengths: Tensor, tokens: Tensor | None) -> Layout:
-        if tokens is None or not len(inputs) or not self.packs(inputs.device):
+        if tokens is None or not len(inputs) or not self.packs(inputs.device, torch.compiler.is_compiling()):
             return Padded.of(inputs, lengths)
         if inputs.device.type == "cuda" and torch.is_grad_enabled():
             return Packed.of(inputs, lengths, tokens)

@@ -249,3 +249,11 @@ def test_without_places_windows_stay_padded():
     model = make(packed=True)
     assert isinstance(model._layout(inputs, lengths, None), Padded)
     assert model(inputs, lengths).shape == (len(LENGTHS), L, 16)
+
+
+@pytest.mark.parametrize("compiling", [True, False])
+def test_a_compiled_model_on_a_cpu_keeps_its_padding(compiling, monkeypatch):
+    model, inputs, lengths = make(), torch.zeros(8, 9, dtype=torch.int64), torch.ones(8, dtype=torch.int64)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    layout = model._layout(inputs, lengths, torch.arange(8) * 9)
+    assert isinstance(layout, Padded) is compiling
