@@ -154,9 +154,8 @@ def table(folder: Path) -> int:
     import torch
 
     for made in records_of([run_of(path.parent) for path in sorted(folder.rglob("result.json"))]):
-        path = records.keep(
-            RESULTS, records.stamped(made, torch.device("cpu")) | {"commit": made["runs"][0]["commit"]}
-        )
+        commits = ", ".join(dict.fromkeys(run["commit"] for run in made["runs"]))
+        path = records.keep(RESULTS, records.stamped(made, torch.device("cpu")) | {"commit": commits})
         print(f"{made['cell']}, {made['peer']}: kept in {path}")
     return 0
 

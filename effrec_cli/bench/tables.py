@@ -52,7 +52,7 @@ def _device_table(records: list[Record]) -> str:
 def _caption(records: list[Record]) -> str:
     """Returns where and when the records were measured."""
     newest = max(records, key=lambda record: record["date"])
-    commits = list(dict.fromkeys(record["commit"][:8] for record in records))
+    commits = list(dict.fromkeys(name[:8] for record in records for name in record["commit"].split(", ")))
     counts = sorted({record["threads"] for record in records})
     threads = f", threads: {', '.join(map(str, counts))}" if newest["device_kind"] == "cpu" else ""
     versions = ", ".join(f"{name} {version}" for name, version in newest["versions"].items() if version)

@@ -31,7 +31,7 @@ def write_run(quality, folder, mode, seed, curve, test):
         "model": "dkt",
         "config": config,
         "seed": seed,
-        "commit": "c" * 40,
+        "commit": str(seed) * 40,
         "metrics": {"test": {"auc": test, "auc_cold": test - 0.1, "auc_low": 0.1, "auc_high": 0.9}},
     }
     folder.mkdir(parents=True)
@@ -70,13 +70,14 @@ def test_scores_are_told_with_the_time_to_those_of_e2e(finished):
         0.62,
     )
     assert cycles["cell"] == "dkt, built-in, 2 minutes"
-    assert cycles["commit"] == "c" * 40
+    assert cycles["commit"] == f"{'1' * 40}, {'2' * 40}"
 
 
 def test_records_make_a_table(finished, tmp_path):
     table = suite_tables("quality-gram-toy", tmp_path / "results")
     assert "| dkt, built-in, 2 minutes: 2 seeds | e2e |" in table
     assert "to e2e's best, s" in table
+    assert "commit 11111111, 22222222;" in table
 
 
 def test_every_mode_is_a_valid_run(quality, tmp_path):
