@@ -13,6 +13,7 @@ import torch
 
 from effrec_cli.errors import OutOfMemoryError
 from effrec_cli.schema import Config
+from effrec_cli.schema.method_iisan import IISANConfig
 from effrec_cli.screen import size
 
 _SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
@@ -78,6 +79,9 @@ def _gib(size: int) -> str:
 def _training_fix(config: Config) -> str:
     twice = f"run.accumulate={2 * config.run.accumulate} halves what a step holds and keeps the result"
     batch_size = getattr(config.method, "batch_size", None) or 1
+    if isinstance(config.method, IISANConfig):
+        # Every micro-batch and every rank encodes all items of the step, each told from all others.
+        return f"method.batch_size={max(1, batch_size // 2)}, which changes the result; or method.mode=iisan"
     if batch_size >= 2:
         return f"{twice}; or method.batch_size={batch_size // 2}, which changes it"
     return twice

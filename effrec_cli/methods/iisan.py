@@ -133,6 +133,7 @@ class IISAN(ContentMethod):
             autocast=partial(autocast, precision, device),
             rehearses=self.rehearses,
             say=self.say,
+            ranks=self.world.size,
         )
 
     def _side(self, wanted: Wanted) -> SideItemEncoder:

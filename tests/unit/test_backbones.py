@@ -155,6 +155,9 @@ def test_an_identity_changes_with_all_that_hidden_states_depend_on(folders, tmp_
     path = copy / "tokenizer.json"
     path.write_text(path.read_text().replace('"red"', '"crimson"'))
     others.append(described("text", name=str(copy)).identity)
+    path = copy / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation_side": "left"}))
+    others.append(described("text", name=str(copy)).identity)
     folder_of(copy, "bert", hidden_dropout_prob=0.2)
     others.append(described("text", name=str(copy), cache=tmp_path).identity)
     assert len({json.dumps(each, sort_keys=True) for each in (same, *others)}) == len(others) + 1
@@ -309,6 +312,13 @@ def test_backbones_can_be_sized_without_their_weights(folders):
     assert [each.shape for each in shapes.network.parameters()] == [
         each.shape for each in whole.network.parameters()
     ]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_keys_and_values_are_not_kept_for_words_to_come(kind, folders):
+    """They would take the more memory the deeper the model is, and nothing writes a text here."""
+    model = backbone("text", name=folders(kind)).network.model
+    assert model(input_ids=torch.tensor([[4, 5, 6]])).past_key_values is None
 
 
 def test_states_under_bf16_stay_near(folders):

@@ -8,6 +8,7 @@ import torch
 from iisan_helpers import LIVE, Course, built, relative
 
 from effrec_cli.data.features import build
+from effrec_cli.distributed import World
 from effrec_cli.errors import DataError
 from effrec_cli.methods.multimodal import sources
 from effrec_cli.models.encoders.sources import HostImages, ItemReader
@@ -53,6 +54,16 @@ def test_a_tap_that_all_items_share_is_kept_once_and_trains_alike(root):
     assert [len(tap) for tap in taps] == [1, 5, 5, 5]
     for found, true in zip(a_step(cached)[:2], a_step(live)[:2], strict=True):
         assert relative(found, true) <= 1e-5
+
+
+@pytest.mark.parametrize(("ranks", "place"), [(1, "device"), (2, "disk")])
+def test_ranks_of_a_host_share_its_memory(root, monkeypatch, ranks, place):
+    """Each holds a copy of its own; what the disk gives all of them share."""
+    source = built(root, world=World(size=ranks)).encoder.source
+    size = source.text.nbytes + source.image.nbytes
+    monkeypatch.setattr(sources, "free_bytes", lambda device: 4 * size)
+    source.prepare()
+    assert source.resident == place
 
 
 @pytest.mark.parametrize("residence", ["auto", "device", "ram", "disk"])

@@ -8,6 +8,8 @@ from iisan_helpers import DRY, LIVE, MODES, Course, built, relative, whole_batch
 from test_in_batch import Counter, by_place, windows_of
 
 from effrec_cli.data.batches import Share
+from effrec_cli.errors import OutOfMemoryError
+from effrec_cli.loop.outofmemory import explained
 from effrec_cli.methods.content.items import ItemBatches
 from effrec_cli.methods.content.modes import EndToEnd, PerOccurrence
 
@@ -162,6 +164,13 @@ def test_modality_dropout_is_drawn_anew_each_step_and_alike_in_every_run(root):
     assert losses() == [first, second, again]
 
 
+def test_compiling_changes_nothing_of_what_is_saved(root):
+    """A run may go on with the other setting, and its file holds every weight once."""
+    plain, other = (built(root, f"method.compile={given}").model for given in ("false", "true"))
+    assert list(other.state_dict()) == list(plain.state_dict())
+    other.load_state_dict(plain.state_dict())
+
+
 def test_a_compiled_side_network_trains_as_the_plain_one(root, monkeypatch):
     """By a backend without a compiler: what is compiled to is not this test's."""
     compiled = torch.compile
@@ -178,3 +187,14 @@ def test_a_compiled_side_network_trains_as_the_plain_one(root, monkeypatch):
 
 def test_it_trains_end_to_end(root):
     assert built(root).kind is EndToEnd
+
+
+def test_who_runs_out_of_memory_is_not_sent_to_micro_batches(root):
+    """Each of them encodes all items of the step."""
+    method = built(root, mode="fft")
+    whole, half = (method.batches(method.data).batch(0, 0, Share(micros=n), 0) for n in (1, 2))
+    assert half.host["items"].tolist() == whole.host["items"].tolist()
+    with pytest.raises(OutOfMemoryError) as caught, explained(method.config, torch.device("cpu")):
+        raise MemoryError
+    assert "accumulate" not in caught.value.fix
+    assert "method.batch_size=8" in caught.value.fix

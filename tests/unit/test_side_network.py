@@ -192,6 +192,30 @@ def test_autocast_rounds_products_and_not_the_states():
             assert torch.equal(state, exact[name]) == equal
 
 
+def test_gradients_of_gates_under_fp16_are_finite_where_the_others_are():
+    """A gate's is a sum over all items and places: under the loss scale it passes 65,504 first."""
+    torch.manual_seed(0)
+    network = SideNetwork(TapShape(64, 3, 64, 3), towers="both", rank=64, dim=4)
+    (blocks,) = network.blocks.values()
+    with torch.no_grad():
+        blocks.down.fill_(0.02)
+        blocks.up.fill_(0.02)
+    taps = Taps(*(tuple(torch.rand(128, 64) for _ in range(3)) for _ in range(2)))
+
+    def gradients(upstream, fp16):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.float16, enabled=fp16):
+            (state,) = network.states(taps).values()
+        state.backward(torch.full_like(state, upstream))
+        return {name: each.grad for name, each in blocks.named_parameters()}
+
+    ones = gradients(1.0, fp16=False)
+    upstream = 8000 / max(float(each.max()) for name, each in ones.items() if name != "gates")
+    for name, found in gradients(upstream, fp16=True).items():
+        expected = upstream * ones[name]
+        torch.testing.assert_close(found, expected, rtol=0.01, atol=0.01 * float(expected.abs().max()))
+
+
 def test_a_compiled_network_is_one_graph_and_the_same():
     """The derivative that is written out goes through `torch.compile` unbroken."""
     shape = SHAPES["text longer"]

@@ -103,6 +103,8 @@ def read_config(folder: Path, *, text: bool, dropout: float | None, path: str = 
             fix="name another encoder, or install a newer transformers",
         ) from error
     config = getattr(config, "text_config" if text else "vision_config", None) or config
+    if getattr(config, "use_cache", False):
+        config.use_cache = False  # of a model that writes texts: keys and values of all layers, for nothing
     if dropout is not None:
         set_dropout(config, dropout)
     return config
@@ -263,6 +265,8 @@ def identity(tokenizer: Any, most: int) -> str:
         inner = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
     else:
         inner = {"vocabulary": tokenizer.get_vocab(), "settings": repr(tokenizer)}
+    if (side := getattr(tokenizer, "truncation_side", "right")) != "right":
+        inner["cut"] = side  # of long texts; named where it is not the usual one, so that older digests stay
     said = json.dumps([type(tokenizer).__name__, inner, most], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
 

@@ -39,7 +39,8 @@ class SideItemEncoder(nn.Module):
         self.source, self.side = source, side
         self.dim, self.keeps = side.dim, False
         self.costs: NDArray[np.int64] = np.ones(num_items, dtype=np.int64)
-        self._compiled = torch.compile(side) if compiled else None
+        # Of the method: a compiled module would be one of this one's, and its weights twice in the state.
+        self._compiled = torch.compile(side.forward) if compiled else None
 
     def forward(self, items: Tensor, width: int) -> Tensor:
         """Returns the items' vectors, float32 [n, d] (float64 where the weights are).

@@ -46,6 +46,7 @@ class Wanted:
         autocast: the context of that.
         rehearses: nothing is made that outlasts a look at what a run would take.
         say: receives a line about what takes time or memory.
+        ranks: processes that may all hold a cache in the memory of this host.
     """
 
     settings: IISANConfig
@@ -56,6 +57,7 @@ class Wanted:
     autocast: Context
     rehearses: bool
     say: Say
+    ranks: int = 1
 
     def describe(self, modality: str) -> Description:
         """Returns what a modality's backbone is, without its weights."""
@@ -67,6 +69,10 @@ class Wanted:
         settings = self._backbone(modality)
         tokens = self.data_root / "tokens" if self.data_root else None
         return build_backbone(settings, self.contents, modality, tokens, self.say, pooler=pooler)
+
+    def free_bytes(self, device: torch.device) -> int:
+        """Returns the memory that this rank may take on a device; of the host's each has its part."""
+        return free_bytes(device) // (self.ranks if device.type == "cpu" else 1)
 
     def _backbone(self, modality: str) -> BackboneConfig:
         settings: BackboneConfig = getattr(self.settings, modality)
@@ -139,7 +145,7 @@ def cached_taps(wanted: Wanted, abouts: dict[str, Description], taken: Taken) ->
         found.get("text"),
         found.get("image"),
         residence=wanted.settings.cache.residence,
-        free_bytes=free_bytes,
+        free_bytes=wanted.free_bytes,
         say=wanted.say,
     )
     return source, seconds

@@ -127,6 +127,10 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _dots(left: Tensor, right: Tensor) -> Tensor:
-    """Returns the sums of elementwise products over the last two dimensions, without these products."""
-    across, along = left.flatten(-2)[..., None, :], right.flatten(-2)[..., None]
+    """Returns the sums of elementwise products over the last two dimensions, without these products.
+
+    At least in float32: over all items and places they pass what fp16 holds long before any other gradient.
+    """
+    dtype = torch.promote_types(left.dtype, torch.float32)
+    across, along = left.to(dtype).flatten(-2)[..., None, :], right.to(dtype).flatten(-2)[..., None]
     return torch.matmul(across, along)[..., 0, 0]
