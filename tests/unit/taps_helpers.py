@@ -34,7 +34,9 @@ def vit():
 
 def small_text(num_words=12, dropout=0.3):
     torch.manual_seed(5)
-    return SmallNetwork(WordEmbedding(num_words, 30, DIM), dim=DIM, num_layers=LAYERS, num_heads=2, dropout=dropout)
+    return SmallNetwork(
+        WordEmbedding(num_words, 30, DIM), dim=DIM, num_layers=LAYERS, num_heads=2, dropout=dropout
+    )
 
 
 def small_image():
