@@ -39,6 +39,8 @@ MODES = {
 ENDLESS = 1_000_000
 UNITS = {"to e2e's best": "s", "epochs": "", "steps": ""}
 _INTERVAL = ("_low", "_high")
+# Of metrics at a cut-off; a ranking has forty of them.
+_CUT_OFFS = ("ndcg@5", "ndcg@10", "hr@10")
 
 
 def overrides_of(mode: str, seed: int, minutes: float, folder: Path) -> list[str]:
@@ -108,11 +110,17 @@ def run_of(folder: Path) -> dict[str, Any]:
         "encoder": method["encoder"]["name"] or "built-in",
         "seed": result["seed"],
         "commit": result["commit"],
-        "test": {name: v for name, v in result["metrics"]["test"].items() if not name.endswith(_INTERVAL)},
+        "test": {name: value for name, value in result["metrics"]["test"].items() if _told(name)},
         "curve": [[round(line["elapsed_s"], 1), round(line[monitor], 5)] for line in valid],
         "epochs": lines[-1]["epoch"],
         "steps": lines[-1]["step"],
     }
+
+
+def _told(name: str) -> bool:
+    """Returns whether a table has room for a metric."""
+    at_cut_off = "@" in name and name.removesuffix("_cold") not in _CUT_OFFS
+    return not name.endswith(_INTERVAL) and not at_cut_off
 
 
 def seconds_to(run: dict[str, Any], score: float) -> float | None:

@@ -32,7 +32,7 @@ def write_run(quality, folder, mode, seed, curve, test):
         "config": config,
         "seed": seed,
         "commit": str(seed) * 40,
-        "metrics": {"test": {"auc": test, "auc_cold": test - 0.1, "auc_low": 0.1, "auc_high": 0.9}},
+        "metrics": {"test": {"auc": test, "auc_cold": test - 0.1, "auc_low": 0.1, "mrr@5": 0.3}},
     }
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result))
