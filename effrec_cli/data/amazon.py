@@ -18,8 +18,9 @@ from effrec_cli.data.json_lines import first_object, read_json_lines
 from effrec_cli.data.kinds import Number, Text, Whole
 from effrec_cli.data.source import RawChunk, Say
 from effrec_cli.data.titles import Titles
+from effrec_cli.data.two_files import check_files, files_of
 from effrec_cli.data.types import RecData
-from effrec_cli.errors import ConfigError, DataError
+from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_amazon import AmazonConfig
 
 
@@ -76,39 +77,26 @@ class AmazonSource:
         Raises:
             ConfigError: no path is given, or a file is missing.
         """
-        if self.config.path is None:
-            raise ConfigError(
-                f"dataset={self.config.name} needs a file.",
-                where="dataset.path is not set",
-                fix="dataset.path=REVIEWS dataset.items_path=METADATA",
-            )
+        check_files(self.config, "dataset.path=REVIEWS dataset.items_path=METADATA")
         self._images.check()
-        for key, path in self._files().items():
-            if not path.is_file():
-                where = f"dataset.{key}={path}"
-                raise ConfigError("There is no such file.", where=where, fix=f"dataset.{key}=FILE")
-
-    def _files(self) -> dict[str, Path]:
-        named = {"path": self.config.path, "items_path": self.config.items_path}
-        return {key: Path(value).expanduser() for key, value in named.items() if value is not None}
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the digests of the files and the settings that decide how they are read."""
         config = self.config
         reading = {name: getattr(config, name) for name in ("layout", "bad_rows", "title_chars")}
-        digests = {key: digest_of(path, self.data_root) for key, path in self._files().items()}
+        digests = {key: digest_of(path, self.data_root) for key, path in files_of(self.config).items()}
         return {"files": digests, "reading": reading, **self._images.fingerprint()}
 
     @property
     def bytes_to_read(self) -> int:
         """The size of the reviews as they lie on the disk."""
-        return self._files()["path"].stat().st_size
+        return files_of(self.config)["path"].stat().st_size
 
     def _layout(self) -> Layout:
         """Returns the keys of the reviews: those asked for, or those of the first one."""
         if self.config.layout != "auto":
             return LAYOUTS[self.config.layout]
-        path = self._files()["path"]
+        path = files_of(self.config)["path"]
         keys = first_object(path).keys()
         for layout in LAYOUTS.values():
             if {layout.user, layout.item} <= keys:
@@ -134,13 +122,13 @@ class AmazonSource:
             Column("rating", layout.rating, Number()),
             Column("time", layout.time, Whole()),
         ]
-        for block in read_json_lines(self._files()["path"], columns, self._bad):
+        for block in read_json_lines(files_of(self.config)["path"], columns, self._bad):
             share = self._bad.read_bytes / self.bytes_to_read
             yield RawChunk(block["user"], block["item"], block["time"], block["rating"], share=share)
 
     def titles(self, item_ids: NDArray[Any]) -> NDArray[Any] | None:
         """Returns the titles in the metadata, "" for an item that has none; None without metadata."""
-        path = self._files().get("items_path")
+        path = files_of(self.config).get("items_path")
         if path is None:
             return None
         titles, bad = Titles(self.config.title_chars), BadRows(self.config.bad_rows)

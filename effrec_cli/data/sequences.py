@@ -17,8 +17,9 @@ from effrec_cli.data.kinds import Kind
 from effrec_cli.data.sequence_lines import Lines, item_titles, samples
 from effrec_cli.data.sniff import id_kind
 from effrec_cli.data.source import RawChunk, Say
+from effrec_cli.data.two_files import check_files, files_of
 from effrec_cli.data.types import RecData
-from effrec_cli.errors import ConfigError, DataError
+from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_sequences import SequencesConfig
 
 _CHUNK_ROWS = 1 << 18
@@ -50,27 +51,14 @@ class SequencesSource:
         Raises:
             ConfigError: no path is given, or a file is missing.
         """
-        if self.config.path is None:
-            raise ConfigError(
-                f"dataset={self.config.name} needs a file.",
-                where="dataset.path is not set",
-                fix="dataset.path=USERS_FILE dataset.items_path=ITEMS_FILE",
-            )
+        check_files(self.config, "dataset.path=USERS_FILE dataset.items_path=ITEMS_FILE")
         self._images.check()
-        for key, path in self._files().items():
-            if not path.is_file():
-                where = f"dataset.{key}={path}"
-                raise ConfigError("There is no such file.", where=where, fix=f"dataset.{key}=FILE")
-
-    def _files(self) -> dict[str, Path]:
-        named = {"path": self.config.path, "items_path": self.config.items_path}
-        return {key: Path(value).expanduser() for key, value in named.items() if value is not None}
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the digests of the files and the settings that decide how they are read."""
         config = self.config
         return {
-            "files": {key: digest_of(path, self.data_root) for key, path in self._files().items()},
+            "files": {key: digest_of(path, self.data_root) for key, path in files_of(self.config).items()},
             "reading": {"ids": config.ids, "bad_rows": config.bad_rows, "title_chars": config.title_chars},
             **self._images.fingerprint(),
         }
@@ -78,7 +66,7 @@ class SequencesSource:
     @property
     def bytes_to_read(self) -> int:
         """The size of the file of users."""
-        return self._files()["path"].stat().st_size
+        return files_of(self.config)["path"].stat().st_size
 
     def chunks(self) -> Iterator[RawChunk]:
         """Yields every user's items, in the order of the file.
@@ -88,7 +76,7 @@ class SequencesSource:
         """
         self._images.begin()
         self._bad = BadRows(self.config.bad_rows)
-        path = self._files()["path"]
+        path = files_of(self.config)["path"]
         users, items = self._kinds(path)
         self._titles = self._listed(items)
         lines = Lines(path, users, items, self._bad, self._titles)
@@ -112,7 +100,7 @@ class SequencesSource:
 
     def _listed(self, kind: Kind) -> dict[Any, str] | None:
         """Returns the titles by item, or None without a file of them."""
-        path = self._files().get("items_path")
+        path = files_of(self.config).get("items_path")
         return None if path is None else item_titles(path, kind, self._bad, self.config.title_chars)
 
     def titles(self, item_ids: NDArray[Any]) -> NDArray[Any] | None:
