@@ -18,7 +18,7 @@ from features_helpers import COSTS, TAPS, Numbers, keep, never, spec
 
 from effrec_cli.data.features import arrays, build, draft
 from effrec_cli.data.features.build import kept_features
-from effrec_cli.data.features.store import damage, open_features
+from effrec_cli.data.features.store import open_features
 from effrec_cli.errors import DataError, EnvironmentFault
 
 EVERY = np.arange(len(COSTS))
@@ -125,7 +125,6 @@ def test_damaged_features_are_refused(tmp_path, name, how):
     with pytest.raises(DataError, match="damaged") as caught:
         keep(tmp_path, never, dtype="int8")
     assert name in caught.value.where or name in ("checks.npy", "scales.npy")
-    assert damage(path.parent)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 1}', '{"format": 1, "facts": 3}'])
@@ -144,12 +143,12 @@ def test_a_missing_manifest_is_refused(tmp_path):
         keep(tmp_path, never)
 
 
-def test_whole_features_have_no_damage_and_every_row_can_be_looked_at(tmp_path):
+def test_the_row_that_was_damaged_is_named(tmp_path):
     keep(tmp_path)
-    folder = spec().folder(tmp_path)
-    assert damage(folder) == []
-    _flip(folder / "rows.npy", -(7 * 2 * 4 * 4) - 1)
-    assert "item 4" in damage(folder)[0]
+    _flip(spec().folder(tmp_path) / "rows.npy", -(7 * 2 * 4 * 4) - 1)
+    with pytest.raises(DataError, match="damaged") as caught:
+        keep(tmp_path, never)
+    assert "item 4" in caught.value.where
 
 
 @pytest.mark.parametrize(("chunk", "left"), [(0, 13), (1, 12), (2, 9), (3, 6)])

@@ -7,7 +7,7 @@ from encoder_helpers import contents
 from features_helpers import keep, spec
 
 from effrec_cli.data.features.codes import DTYPES, STORED, coded
-from effrec_cli.data.features.digests import array_digest, model_digest, texts_digest, tokens_digest
+from effrec_cli.data.features.digests import array_digest, texts_digest, tokens_digest
 from effrec_cli.data.tokens import table_of
 from effrec_cli.models.encoders.kept_taps import KeptTaps
 
@@ -114,16 +114,6 @@ def test_an_array_has_the_digest_of_its_file(tmp_path):
     assert array_digest(images[:, ::-1]) != digest
     assert array_digest(mapped[1:], tmp_path) == array_digest(images[1:])
     assert array_digest(images.reshape(12, 14, 10, 3)) != digest
-
-
-def test_weights_and_their_settings_tell_models_apart(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    first = model_digest(tmp_path, tmp_path)
-    (tmp_path / "README.md").write_text("no part of it")
-    assert model_digest(tmp_path, tmp_path) == first
-    (tmp_path / "model.safetensors").write_bytes(b"others!")
-    assert model_digest(tmp_path, tmp_path) != first
 
 
 def test_facts_are_what_json_gives_back(tmp_path):

@@ -18,7 +18,7 @@ from torch import nn
 
 from effrec_cli.errors import ConfigError
 from effrec_cli.models.encoders.network import Network
-from effrec_cli.models.encoders.reader import RowPooling, TapReader, pooled
+from effrec_cli.models.encoders.reader import RowPooling, TapReader
 from effrec_cli.models.encoders.sources import BackboneTaps
 from effrec_cli.models.taps import TapShape, tap_rule
 
@@ -62,8 +62,8 @@ REAL = torch.tensor([[True, True, True, False], [True, False, False, False]])
 )
 def test_padding_is_never_read(kind, rows):
     states = STATES.masked_fill(~REAL[..., None], torch.nan)
-    assert torch.equal(pooled(states, REAL, kind), torch.stack(rows))
-    assert torch.equal(pooled(STATES[:, :1], None, kind), STATES[:, 0])
+    assert torch.equal(RowPooling(kind)(states, REAL), torch.stack(rows))
+    assert torch.equal(RowPooling(kind)(STATES[:, :1], None), STATES[:, 0])
 
 
 def test_eos_is_the_first_of_its_token_and_the_last_real_one_where_there_is_none():
@@ -73,8 +73,8 @@ def test_eos_is_the_first_of_its_token_and_the_last_real_one_where_there_is_none
 
 
 def test_rows_are_at_least_float32():
-    assert pooled(STATES.bfloat16(), REAL, "cls").dtype == torch.float32
-    assert pooled(STATES.double(), REAL, "mean").dtype == torch.float64
+    assert RowPooling("cls")(STATES.bfloat16(), REAL).dtype == torch.float32
+    assert RowPooling("mean")(STATES.double(), REAL).dtype == torch.float64
 
 
 EVERY = tuple(range(LAYERS + 1))
@@ -97,7 +97,7 @@ def test_taps_are_the_hidden_states_of_transformers(network, kind):
     with torch.no_grad():
         made(inputs, real)
     made.model.forward = original
-    want = [pooled(states, real, kind) for states in found["out"].hidden_states]
+    want = [RowPooling(kind)(states, real) for states in found["out"].hidden_states]
     got = reader.read(inputs, real)
     assert got.shape == (12, LAYERS + 1, 32)
     torch.testing.assert_close(got, torch.stack(want, 1), rtol=1e-6, atol=1e-6)
@@ -111,7 +111,7 @@ def test_taps_of_the_built_in_network_are_what_its_blocks_give(network):
     with torch.no_grad():
         for tap in EVERY:
             made.frozen = tap
-            torch.testing.assert_close(got[:, tap], pooled(made.lower(inputs, real), real, "mean"))
+            torch.testing.assert_close(got[:, tap], RowPooling("mean")(made.lower(inputs, real), real))
 
 
 @pytest.mark.parametrize("network", [bert, vit, small_text])

@@ -1,4 +1,4 @@
-"""Digests of what features are made of: items' contents in their order, and a model's files."""
+"""Digests of what features are made of: items' contents in their order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from effrec_cli.data.digests import digest_of
 from effrec_cli.data.tokens import TokenTable
 
-_MODEL_FILES = ("config.json", "*.safetensors", "preprocessor_config.json")
 _BLOCK_BYTES = 16 << 20
 
 
@@ -45,17 +44,6 @@ def array_digest(array: NDArray[Any], data_root: Path | None = None) -> str:
     if path is not None and data_root is not None:
         return digest_of(path, data_root)
     return _saved_digest(array)
-
-
-def model_digest(folder: Path, data_root: Path) -> str:
-    """Returns what tells a model's configuration and weights from all others; each file is hashed once.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    found = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
-    said = "\n".join(f"{path.name} {digest_of(path, data_root)}" for path in found)
-    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _saved_digest(array: NDArray[Any]) -> str:

@@ -65,16 +65,6 @@ def open_features(folder: Path, spec: FeatureSpec) -> Features:
     return found
 
 
-def damage(folder: Path) -> list[str]:
-    """Returns what is wrong with kept features, after looking at every row; empty when all is well."""
-    try:
-        manifest = read_manifest(folder)
-        _opened(folder, manifest, most=int(manifest["facts"]["num_items"]))
-    except (BadCache, KeyError, TypeError) as fault:
-        return [str(fault)]
-    return []
-
-
 def check_sum(codes: NDArray[Any], scales: NDArray[np.float32] | None) -> int:
     """Returns the CRC-32 of one item's codes [T', D] and scales [T']."""
     first = zlib.crc32(np.ascontiguousarray(codes).tobytes())

@@ -48,11 +48,6 @@ class RowPooling:
         return _raised(states[torch.arange(len(states), device=states.device), places])
 
 
-def pooled(states: Tensor, real: Tensor | None, kind: str) -> Tensor:
-    """Returns rows, at least float32 [n, D], of states [n, w, D]; see `RowPooling`."""
-    return RowPooling(kind)(states, real)
-
-
 def _raised(states: Tensor) -> Tensor:
     return states.to(torch.promote_types(states.dtype, torch.float32))
 
