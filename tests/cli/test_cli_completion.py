@@ -43,15 +43,15 @@ def complete(effrec, monkeypatch):
         ("effrec data ls ", []),
         ("effrec data fetch ml-20m ", []),
         ("effrec --v", ["--version"]),
-        ("effrec train method=i", ["method=itemknn"]),
+        ("effrec train method=i", ["method=iisan", "method=itemknn"]),
         (
             "effrec train method=",
-            ["method=cce", "method=ease", "method=gram", "method=itemknn", "method=pop"],
+            ["method=cce", "method=ease", "method=gram", "method=iisan", "method=itemknn", "method=pop"],
         ),
         ("effrec validate model=sas", ["model=sasrec"]),
         ("effrec train method=ease method.l", ["method.l2=", "method.last="]),
-        ("effrec train -m method=i", ["method=itemknn"]),
-        ("effrec train seed=1,2 -m method=i", ["method=itemknn"]),
+        ("effrec train -m method=it", ["method=itemknn"]),
+        ("effrec train seed=1,2 -m method=it", ["method=itemknn"]),
         ("effrec train run.dev", ["run.device=", "run.devices="]),
         ("effrec resume ", []),
         ("effrec nonsense ", []),
@@ -107,7 +107,7 @@ def test_bash_itself(effrec, monkeypatch, tmp_path):
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m effrec_cli "$@"\n')
     command.chmod(0o755)
-    line = "effrec train method=i"
+    line = "effrec train method=it"
     state = f'COMP_LINE="{line}" COMP_POINT={len(line)} COMP_CWORD=2'
     asked = f'{script}\n{state}\nhydra_bash_completion\necho "${{COMPREPLY[@]}}"'
     environment = {
