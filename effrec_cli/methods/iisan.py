@@ -13,6 +13,7 @@ from torch import nn
 from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.methods.content.chunks import Limits
 from effrec_cli.methods.content.method import ContentMethod, ContentModel
+from effrec_cli.methods.content.next_item import NextItem
 from effrec_cli.methods.multimodal.backbones import Description
 from effrec_cli.methods.multimodal.finetuned import PooledItemEncoder
 from effrec_cli.methods.multimodal.side_encoder import SideItemEncoder
@@ -86,6 +87,7 @@ class IISAN(ContentMethod):
 
     def build_encoder(self, cache: Path | None) -> Any:
         """Returns what makes item vectors in this mode; a cache that it reads is filled first."""
+        self._refuse_unread()
         wanted = self._wanted(cache)
         if self.own.mode == "iisan":
             return self._side(wanted)
@@ -101,6 +103,17 @@ class IISAN(ContentMethod):
             lora_rank=self.own.lora_rank,
             say=self.say,
         )
+
+    def _refuse_unread(self) -> None:
+        """Raises ConfigError for settings of what `modality=auto` did not find in the dataset."""
+        own, there = self.own, self.modalities
+        if len(there) == 2 or own.modality != "auto":
+            return
+        (missing,) = set(MODALITIES) - set(there)
+        if getattr(own, missing).name is not None:
+            raise _unread(self.data.name, missing, f"{missing}.name")
+        if own.mode == "iisan" and (own.towers == "inter" or own.modality_dropout):
+            raise _unread(self.data.name, missing, "towers" if own.towers == "inter" else "modality_dropout")
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
         """Returns what moves the filter and the head, and one for each part with a rate of its own."""
@@ -163,6 +176,8 @@ class IISAN(ContentMethod):
             return StandIn(shape_of(abouts, taken))
         if not self.own.cached:
             return live_taps(wanted, taken)
+        # A width that cannot be is refused now, and not after an hour of filling.
+        cast(NextItem, self.content).settings_over(self.own.dim)
         source, self._seconds_cache = cached_taps(wanted, abouts, taken)
         return source
 
@@ -199,6 +214,16 @@ def _too_deep(modality: str, tap: int, layers: int) -> ConfigError:
         f"There is no hidden state {tap} in the {modality} backbone, which has {layers} layers.",
         where=f"method.{modality}_taps",
         fix=f"name some of 0, what the first layer reads, to {layers}, what the last one gives",
+    )
+
+
+def _unread(dataset: str, modality: str, name: str) -> ConfigError:
+    what = {"text": "texts", "image": "images"}[modality]
+    wanted = {"text": "dataset.title=COLUMN of a table", "image": "dataset.images=PATH"}[modality]
+    return ConfigError(
+        f"It would do nothing: dataset '{dataset}' has no {what} of its items.",
+        where=f"method.{name}",
+        fix=f"{wanted}, or leave method.{name} out",
     )
 
 

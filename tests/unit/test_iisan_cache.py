@@ -10,6 +10,7 @@ from iisan_helpers import LIVE, Course, built, relative
 from effrec_cli.data.features import build
 from effrec_cli.distributed import World
 from effrec_cli.errors import DataError
+from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.methods.multimodal import sources
 from effrec_cli.models.encoders.sources import HostImages, ItemReader
 
@@ -211,3 +212,13 @@ def test_the_seconds_of_filling_are_told_in_every_run_that_reads(tmp_path):
     assert built(tmp_path).seconds_cache == first.seconds_cache
     assert built(tmp_path, *LIVE).seconds_cache is None
     assert built(tmp_path, mode="fft").seconds_cache is None
+
+
+@pytest.mark.parametrize("mode", ["iisan", "frozen"])
+@pytest.mark.parametrize(
+    "words", [["method.dim=9"], ["model.num_heads=3", "method.next_item.projection=true"]]
+)
+def test_a_width_that_heads_cannot_share_is_refused_before_a_cache_is_filled(tmp_path, mode, words):
+    with pytest.raises(ConfigError, match="does not divide into"):
+        built(tmp_path, *words, mode=mode)
+    assert not folders(tmp_path)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from iisan_helpers import built
 
 from effrec_cli import compose
 from effrec_cli.errors import ConfigError
@@ -142,3 +143,24 @@ def test_a_model_of_another_width_than_the_vectors_is_refused(words, refused):
         return
     with pytest.raises(ConfigError, match=r"vectors of method.dim=64 as they are, and model.dim=32"):
         compose.compose(given)
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["method.image.name=vit", "method.image.dim=32", "method.image.num_layers=4"], "method.image.name"),
+        (["method.towers=inter"], "method.towers"),
+        (["method.modality_dropout=0.1"], "method.modality_dropout"),
+    ],
+)
+def test_what_is_for_images_is_refused_where_auto_finds_none(tmp_path, words, where):
+    with pytest.raises(ConfigError, match="has no images of its items") as caught:
+        built(tmp_path, "dataset.side=[text]", *words)
+    assert caught.value.where == where
+    assert built(tmp_path, "dataset.side=[text]").table().isfinite().all()
+
+
+def test_a_named_text_backbone_is_refused_where_auto_finds_no_texts(tmp_path):
+    named = ["method.text.name=bert", "method.text.dim=32", "method.text.num_layers=4"]
+    with pytest.raises(ConfigError, match="has no texts of its items"):
+        built(tmp_path, "dataset.side=[images]", *named, mode="fft")

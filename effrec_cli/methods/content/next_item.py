@@ -105,6 +105,15 @@ class NextItem:
         Raises:
             ConfigError: its width does not divide into heads, or without a projection is not d.
         """
+        settings = self.settings_over(vector_dim)
+        return FILTERS[settings.pop("name")](vector_dim, projection=self._own.projection, **settings)
+
+    def settings_over(self, vector_dim: int) -> dict[str, Any]:
+        """Returns the settings of the run's model over vectors of width d; its width is then decided.
+
+        Raises:
+            ConfigError: its width does not divide into heads, or without a projection is not d.
+        """
         projection = self._own.projection
         if self.config.model.dim is None:
             self.config.model.dim = width_for(self.num_items) if projection else vector_dim
@@ -112,7 +121,7 @@ class NextItem:
         if not projection and settings["dim"] != vector_dim:
             raise _other_width(settings["dim"], vector_dim)
         check_heads(settings)
-        return FILTERS[settings.pop("name")](vector_dim, projection=projection, **settings)
+        return settings
 
     def loss(self, filter: nn.Module, vectors: Tensor, batch: Batch) -> Tensor:
         """Returns the softmax of each target against the candidates, summed, over `batch.total_targets`.
