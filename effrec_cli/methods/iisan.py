@@ -85,6 +85,12 @@ class IISAN(ContentMethod):
                 raise _lacking(self.data.name, name)
         return asked or tuple(name for name in MODALITIES if there[name])
 
+    def recall(self, state: dict[str, Any]) -> None:
+        """Remembers what the run chose; a cache that it has filled anew is not filled again as it goes on."""
+        super().recall(state)
+        if state:
+            self.own.cache.rebuild = False
+
     def build_encoder(self, cache: Path | None) -> Any:
         """Returns what makes item vectors in this mode; a cache that it reads is filled first."""
         self._refuse_unread()

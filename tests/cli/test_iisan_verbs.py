@@ -259,3 +259,12 @@ def test_taps_that_are_not_there_are_refused_before_data_are_drawn(effrec):
     done = effrec("validate", *SMALL, "method.image_taps=[0,3]")
     assert "method.image_taps" in done.out + done.err
     assert "has 2 layers" in done.out + done.err
+
+
+def test_a_run_that_filled_its_cache_anew_is_judged_by_that_cache(effrec):
+    done = effrec("train", *SMALL, "run.max_steps=2", "method.cache.rebuild=true", "run.dir=runs/one")
+    assert done.code == 0, done.err
+    judged = effrec("evaluate", "runs/one")
+    assert judged.code == 0, judged.err
+    assert "Keeping hidden states" in done.err
+    assert "Keeping hidden states" not in judged.err

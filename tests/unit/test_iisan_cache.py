@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from iisan_helpers import LIVE, Course, built, relative
+from iisan_helpers import LIVE, Course, built, config_of, relative
 
 from effrec_cli.data.features import build
 from effrec_cli.distributed import World
-from effrec_cli.errors import DataError
 from effrec_cli.errors import ConfigError, DataError
+from effrec_cli.methods.iisan import IISAN
 from effrec_cli.methods.multimodal import sources
 from effrec_cli.models.encoders.sources import HostImages, ItemReader
 
@@ -147,6 +147,14 @@ def test_a_damaged_cache_is_refused(kept):
     with pytest.raises(DataError) as caught:
         built(root)
     assert "method.cache.rebuild=true" in caught.value.fix
+    assert f"remove {folder}" in caught.value.fix  # resume and evaluate take no settings
+
+
+@pytest.mark.parametrize(("state", "rebuilds"), [({}, True), ({"keeps_lower": False}, False)])
+def test_a_run_that_goes_on_keeps_the_cache_that_it_filled_anew(tmp_path, state, rebuilds):
+    method = IISAN(config_of(tmp_path, "method.cache.rebuild=true"), World())
+    method.recall(state)
+    assert method.own.cache.rebuild is rebuilds
 
 
 def test_items_in_another_order_are_other_features(tmp_path):

@@ -57,12 +57,19 @@ def open_features(folder: Path, spec: FeatureSpec) -> Features:
         other = list(differences(manifest["facts"], spec.facts()))
         found = None if other else _opened(folder, manifest)
     except (BadCache, KeyError, TypeError) as fault:
-        raise DataError("The kept features are damaged.", where=f"{folder}: {fault}", fix=REBUILD) from fault
+        raise DataError(
+            "The kept features are damaged.", where=f"{folder}: {fault}", fix=_fix(folder)
+        ) from fault
     if found is None:
         shown = "; ".join(other[:3]) + (f"; and {len(other) - 3} more" if len(other) > 3 else "")
         what = "The kept features were made of something else."
-        raise DataError(what, where=f"{folder}: {shown}", fix=REBUILD)
+        raise DataError(what, where=f"{folder}: {shown}", fix=_fix(folder))
     return found
+
+
+def _fix(folder: Path) -> str:
+    """Returns what can be done, also by verbs that take no settings."""
+    return f"{REBUILD}; for a run that is there already remove {folder}, and it is made anew"
 
 
 def check_sum(codes: NDArray[Any], scales: NDArray[np.float32] | None) -> int:
