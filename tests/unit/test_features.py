@@ -91,7 +91,8 @@ def test_features_of_something_else_are_refused_and_named(tmp_path):
     with pytest.raises(DataError, match="something else") as caught:
         kept_features(other, tmp_path, never, rebuild=False, say=never)
     assert 'backbone.revision: null there, "abc" here; dtype: "fp32" there, "bf16" here' in caught.value.where
-    assert caught.value.fix == "method.cache.rebuild=true"
+    assert caught.value.fix.startswith("method.cache.rebuild=true; ")
+    assert f"remove {other.folder(tmp_path)}," in caught.value.fix
 
 
 def test_rebuilding_makes_them_anew(tmp_path):
