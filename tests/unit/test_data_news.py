@@ -58,7 +58,7 @@ def table_of(path, **others):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_share_of_a_csv_file_grows_to_the_whole(tmp_path, monkeypatch, packed):
-    monkeypatch.setattr("effrec_cli.data.delimited._blocks.__defaults__", (1 << 12,))
+    monkeypatch.setattr("effrec_cli.data.delimited.line_blocks.__defaults__", (1 << 12,))
     path = tmp_path / ("log.csv.gz" if packed else "log.csv")
     numbers = np.random.default_rng(0).integers(0, 10**6, (20_000, 2))
     text = "user,item\n" + "".join(f"{user},{item}\n" for user, item in numbers)

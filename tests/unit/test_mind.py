@@ -229,14 +229,14 @@ def open_blocks(monkeypatch):
     """Makes the reader cut files in small blocks, and counts them."""
     from effrec_cli.data import delimited
 
-    plain, read = delimited._blocks, []
+    plain, read = delimited.line_blocks, []
 
     def small(handle, first, quoted, size=1000):
         for lines in plain(handle, first, quoted, 1000):
             read.append(lines.first)
             yield lines
 
-    monkeypatch.setattr(delimited, "_blocks", small)
+    monkeypatch.setattr(delimited, "line_blocks", small)
     return read
 
 
