@@ -18,7 +18,6 @@ from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.methods.base import Method
 from effrec_cli.runfolder import DONE, RunFolder, read_state
 from effrec_cli.schema import Config
-from effrec_cli.schema.method_iisan import IISANConfig
 from effrec_cli.tensorfile import is_whole, move_to, read_tensors, write_tensors
 
 IDS, DATASET = "ids", "dataset.json"
@@ -106,14 +105,13 @@ def open_run(path: Path, device: torch.device, *, ranks_only: bool = False) -> O
     """
     found = _result(path) if read_state(path) == DONE else result.read(path)
     config = compose.from_yaml(path / "config.yaml")
-    if isinstance(config.method, IISANConfig):
-        config.method.cache.rebuild = False  # the run itself has filled it anew
     users, items = _catalogues(path)
     dataset = found.dataset if found is not None else _dataset_of(path)
     if dataset is None:
         raise _lost_map(path, DATASET)
     data = _dataset(config, dataset)
     method: Method = registry.implementation("methods", config.method.name)(config)
+    method.reopen()
     serves = (path / SERVED).is_file() if data is None else ranks_only and is_whole(path / SERVED)
     if data is None and method.reads_contents and not serves:
         raise no_data(config, dataset)

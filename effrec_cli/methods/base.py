@@ -86,6 +86,9 @@ class Method:
         no other model or optimizer.
         """
 
+    def reopen(self) -> None:
+        """Leaves what the run has made for good as it is, where it is opened again; called before `build`."""
+
     def prepare(self, data: RecData) -> RecData:
         """Returns the data to train on; a method that compresses data does so here."""
         self.data = data

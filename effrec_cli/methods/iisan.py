@@ -89,7 +89,11 @@ class IISAN(ContentMethod):
         """Remembers what the run chose; a cache that it has filled anew is not filled again as it goes on."""
         super().recall(state)
         if state:
-            self.own.cache.rebuild = False
+            self.reopen()
+
+    def reopen(self) -> None:
+        """Reads the cache as it is: the run itself has filled it anew, where that was asked for."""
+        self.own.cache.rebuild = False
 
     def build_encoder(self, cache: Path | None) -> Any:
         """Returns what makes item vectors in this mode; a cache that it reads is filled first."""
