@@ -16,9 +16,9 @@ from effrec_cli.data.ids import lookup
 from effrec_cli.data.images.items import ItemImages
 from effrec_cli.data.json_lines import first_object, read_json_lines
 from effrec_cli.data.kinds import Number, Text, Whole
+from effrec_cli.data.named_files import check_files, files_of
 from effrec_cli.data.source import RawChunk, Say
 from effrec_cli.data.titles import Titles
-from effrec_cli.data.two_files import check_files, files_of
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_amazon import AmazonConfig

@@ -14,10 +14,10 @@ from effrec_cli.data.blocks import BadRows
 from effrec_cli.data.digests import digest_of
 from effrec_cli.data.images.items import ItemImages
 from effrec_cli.data.kinds import Kind
+from effrec_cli.data.named_files import check_files, files_of
 from effrec_cli.data.sequence_lines import Lines, item_titles, samples
 from effrec_cli.data.sniff import id_kind
 from effrec_cli.data.source import RawChunk, Say
-from effrec_cli.data.two_files import check_files, files_of
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_sequences import SequencesConfig

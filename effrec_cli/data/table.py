@@ -18,6 +18,7 @@ from effrec_cli.data.ids import lookup
 from effrec_cli.data.images.items import ItemImages
 from effrec_cli.data.kinds import Above, Kind, Label, Number, Text, Whole
 from effrec_cli.data.labelled import LabelledRows
+from effrec_cli.data.named_files import files_of
 from effrec_cli.data.parquet import head as parquet_head
 from effrec_cli.data.parquet import is_parquet, parquet_files, read_parquet
 from effrec_cli.data.sniff import id_kind, time_kind
@@ -76,9 +77,7 @@ class TableSource:
 
     def _files(self) -> dict[str, Path]:
         """Returns all files by the setting that names them."""
-        keys = ("path", "valid_path", "test_path", "items_path")
-        named = {key: getattr(self.config, key) for key in keys}
-        return {key: Path(value).expanduser() for key, value in named.items() if value is not None}
+        return files_of(self.config, ("path", "valid_path", "test_path", "items_path"))
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the digests of the files and the settings that decide how they are read."""

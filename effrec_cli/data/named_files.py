@@ -1,4 +1,4 @@
-"""Datasets of two files that are named by their paths: what users have met, and what items say."""
+"""Datasets of files that settings name by their paths: what users have met, and what items say."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Any
 
 from effrec_cli.errors import ConfigError
 
+TWO = ("path", "items_path")
 
-def files_of(config: Any) -> dict[str, Path]:
-    """Returns the files that are named, by their settings: `path` and `items_path`."""
-    named = {"path": config.path, "items_path": config.items_path}
+
+def files_of(config: Any, keys: tuple[str, ...] = TWO) -> dict[str, Path]:
+    """Returns the files, or folders of them, that are named, by the settings `keys` that name them."""
+    named = {key: getattr(config, key) for key in keys}
     return {key: Path(value).expanduser() for key, value in named.items() if value is not None}
 
 
 def check_files(config: Any, words: str) -> None:
-    """Checks that the files are there.
+    """Checks that the `TWO` files are there.
 
     Args:
         config: the dataset's settings.
