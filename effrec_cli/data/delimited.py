@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -84,18 +84,49 @@ def read_delimited(path: Path, dialect: Dialect, columns: Sequence[Column], bad:
         EnvironmentFault: pyarrow is not installed.
     """
     require_arrow()
-    rows_before, bytes_before = bad.read, bad.read_bytes
     with whole_gzip(path), open_bytes(path) as handle:
         names, first = _header(handle, path, dialect)
         require_columns(columns, names, path)
-        for lines in line_blocks(handle, first, dialect.quoted):
-            block = _fast(lines, dialect, names, columns)
-            if block is None:
-                block = _careful(lines, path, dialect, names, columns, bad)
-            else:
-                bad.read += len(block[columns[0].role])
-            bad.read_bytes = bytes_before + on_disk(handle).tell()
-            yield block
+        yield from counted_blocks(
+            path,
+            handle,
+            line_blocks(handle, first, dialect.quoted),
+            lambda lines: _fast(lines, dialect, names, columns),
+            lambda lines: _careful(lines, path, dialect, names, columns, bad),
+            bad,
+        )
+
+
+def counted_blocks(
+    path: Path,
+    handle: IO[bytes],
+    pieces: Iterator[_Lines],
+    fast: Callable[[_Lines], Block | None],
+    careful: Callable[[_Lines], Block],
+    bad: BadRows,
+) -> Iterator[Block]:
+    """Yields what becomes of the pieces of a file, counting rows and the bytes they took on the disk.
+
+    Args:
+        path: of the file.
+        handle: it, open; `pieces` read from there.
+        pieces: of whole records.
+        fast: reads one, or returns None where something in it is not as it should be.
+        careful: reads such a one row by row, and counts its rows.
+        bad: counts.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    rows_before, bytes_before = bad.read, bad.read_bytes
+    for lines in pieces:
+        block = fast(lines)
+        if block is None:
+            block = careful(lines)
+        else:
+            bad.read += len(next(iter(block.values())))
+        bad.read_bytes = bytes_before + on_disk(handle).tell()
+        yield block
     if bad.read == rows_before:
         raise DataError("The file has no rows.", where=str(path), fix="check that it was written whole")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from effrec_cli.data.blocks import BadRows, Block, Column, block_of, careful_row, require_arrow
-from effrec_cli.data.delimited import columns_of, line_blocks, on_disk, open_bytes, whole_gzip
+from effrec_cli.data.delimited import columns_of, counted_blocks, line_blocks, open_bytes, whole_gzip
 from effrec_cli.errors import DataError
 
 
@@ -21,18 +21,15 @@ def read_json_lines(path: Path, columns: Sequence[Column], bad: BadRows) -> Iter
         EnvironmentFault: pyarrow is not installed.
     """
     require_arrow()
-    rows_before, bytes_before = bad.read, bad.read_bytes
     with whole_gzip(path), open_bytes(path) as handle:
-        for lines in line_blocks(handle, 1, quoted=False):
-            block = _fast(lines.data, columns)
-            if block is None:
-                block = _careful(lines.data, lines.first, path, columns, bad)
-            else:
-                bad.read += len(block[columns[0].role])
-            bad.read_bytes = bytes_before + on_disk(handle).tell()
-            yield block
-    if bad.read == rows_before:
-        raise DataError("The file has no rows.", where=str(path), fix="check that it was written whole")
+        yield from counted_blocks(
+            path,
+            handle,
+            line_blocks(handle, 1, quoted=False),
+            lambda lines: _fast(lines.data, columns),
+            lambda lines: _careful(lines.data, lines.first, path, columns, bad),
+            bad,
+        )
 
 
 def first_object(path: Path) -> dict[str, Any]:

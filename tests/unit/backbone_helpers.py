@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import torch
 from encoder_helpers import contents
-from hub_helpers import save_tokenizer
+from hub_helpers import save_folder
 
 from effrec_cli.methods.multimodal.backbones import build_backbone
 from effrec_cli.schema.backbone import BackboneConfig, backbone_problems
@@ -73,17 +72,7 @@ def config_of(kind, **settings):
 
 def folder_of(path, kind, *, tokenizer=True, weights=True, **settings):
     """Returns a folder with a random model of some kind, of its text and image halves where it has both."""
-    import transformers
-
-    torch.manual_seed(7)
-    config = config_of(kind, **settings)
-    if weights:
-        transformers.AutoModel.from_config(config).save_pretrained(path)
-    else:
-        config.save_pretrained(path)
-    if tokenizer:
-        save_tokenizer(path)
-    return str(path)
+    return save_folder(path, config_of(kind, **settings), tokenizer=tokenizer, weights=weights)
 
 
 class Folders:

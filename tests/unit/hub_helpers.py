@@ -41,10 +41,14 @@ def config_of(kind, **settings):
 
 def text_folder(path, kind="bert", *, tokenizer=True, weights=True, **settings):
     """Returns a folder with a random text model of some kind."""
+    return save_folder(path, config_of(kind, **settings), tokenizer=tokenizer, weights=weights)
+
+
+def save_folder(path, config, *, tokenizer=True, weights=True):
+    """Returns a folder with a random model of a configuration."""
     import transformers
 
     torch.manual_seed(7)
-    config = config_of(kind, **settings)
     if weights:
         transformers.AutoModel.from_config(config).save_pretrained(path)
     else:
