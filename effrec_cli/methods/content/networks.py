@@ -18,6 +18,7 @@ from effrec_cli.data.tokenise import tokenised
 from effrec_cli.data.tokens import TokenTable
 from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.methods.content import pretrained
+from effrec_cli.methods.content.pixels import pixels_of
 from effrec_cli.models.encoders.hub import HubImage, HubText
 from effrec_cli.models.encoders.network import Network
 from effrec_cli.models.encoders.rows import ImageRows, TokenRows
@@ -157,7 +158,7 @@ def hub_image(wanted: Wanted, folder: Path) -> Made:
     """
     images, settings = _images(wanted), wanted.settings
     config = pretrained.read_config(folder, text=False, dropout=settings.dropout, path=wanted.path)
-    size, mean, std = pretrained.image_values(folder, config)
+    pixels = pixels_of(folder, config)
     if hasattr(config, "mask_ratio"):
         config.mask_ratio = 0.0  # of an autoencoder, which would leave out other patches at every call
     model = pretrained.read_model(folder, config, pretrained=settings.pretrained, path=wanted.path)
@@ -169,10 +170,12 @@ def hub_image(wanted: Wanted, folder: Path) -> Made:
         raise ConfigError(
             what, where=f"{wanted.path}.name", fix="name a vision model that reads whole images"
         )
-    network = HubImage(model, width_of(config), size, mean, std, late_norm=wanted.backbone)
+    network = HubImage(
+        model, width_of(config), pixels.size, pixels.mean, pixels.std, late_norm=wanted.backbone
+    )
     patch = getattr(config, "patch_size", 32)
     side = patch if isinstance(patch, int) else patch[0]
-    cost = -(-size[0] // side) * -(-size[1] // side) + 1
+    cost = -(-pixels.size[0] // side) * -(-pixels.size[1] // side) + 1
     return network, _image_rows(images, wanted), np.full(len(images), cost, np.int64)
 
 

@@ -271,18 +271,6 @@ def identity(tokenizer: Any, most: int) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def image_values(folder: Path, config: Any) -> tuple[tuple[int, int], list[float], list[float]]:
-    """Returns the height and width that a vision model reads, and its colours' mean and deviation."""
-    said = _read_json(folder / "preprocessor_config.json")
-    size: Any = getattr(config, "image_size", None) or said.get("crop_size") or said.get("size") or 224
-    if isinstance(size, dict):
-        side = size.get("shortest_edge", 224)
-        size = (size.get("height", side), size.get("width", side))
-    height, width = (size, size) if isinstance(size, int) else size
-    grey = [0.5, 0.5, 0.5]
-    return (int(height), int(width)), said.get("image_mean", grey), said.get("image_std", grey)
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

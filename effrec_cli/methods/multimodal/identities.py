@@ -13,6 +13,7 @@ from effrec_cli.data.cache import hash_file
 from effrec_cli.data.digests import digest_of
 from effrec_cli.data.features.digests import tokens_digest
 from effrec_cli.methods.content import networks, pretrained
+from effrec_cli.methods.content.pixels import pixels_of
 
 SEED = 20240403
 """Of random weights, the same in every run."""
@@ -46,8 +47,7 @@ def hub_identity(
         if wanted.settings.pretrained:
             said["weights"] = _weights(folder, wanted.cache)
         if modality == "image":
-            size, mean, std = pretrained.image_values(folder, config)
-            return {**said, "image": {"size": list(size), "mean": list(mean), "std": list(std)}}
+            return {**said, "image": pixels_of(folder, config).facts()}
         return {**said, **_text(wanted, folder, config), "eos": eos}
 
     return identify

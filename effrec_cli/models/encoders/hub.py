@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +24,9 @@ LATE_NORM = frozenset(
     f"{kind}_vision_model" for kind in ("clip", "altclip", "chinese_clip", "metaclip_2", "mlcd")
 )
 """Vision models whose `last_hidden_state` is that before their last norm."""
+RESIZE = "bilinear, antialiased, whole"
+"""How images become the size that a model reads: in a digest of what its states depend on."""
+_INTERPOLATE = "interpolate_pos_encoding"
 # What norms after the last layer are called.
 _TAIL = {"final_norm", "layernorm", "norm", "ln_f", "post_layernorm", "final_layer_norm", "layer_norm"}
 
@@ -120,12 +125,15 @@ class HubImage(HubNetwork):
         model: Any,
         dim: int,
         size: tuple[int, int],
-        mean: list[float],
-        std: list[float],
+        mean: Sequence[float],
+        std: Sequence[float],
         late_norm: bool = False,
     ) -> None:
         super().__init__(model, dim)
         self.size, self._late_norm = size, late_norm and model.config.model_type in LATE_NORM
+        # Models that can read another size than their own have to be told, but for those that always can.
+        told = size != _own_size(model.config) and _INTERPOLATE in inspect.signature(model.forward).parameters
+        self._named = {_INTERPOLATE: True} if told else {}
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
@@ -134,10 +142,17 @@ class HubImage(HubNetwork):
         values = inputs.movedim(-1, 1).to(self.mean.dtype) / 255
         if values.shape[2:] != self.size:
             values = F.interpolate(values, self.size, mode="bilinear", antialias=True)
-        states: Tensor = self.model(pixel_values=(values - self.mean) / self.std).last_hidden_state
+        values = (values - self.mean) / self.std
+        states: Tensor = self.model(pixel_values=values, **self._named).last_hidden_state
         if self._late_norm:
             states = self.model.post_layernorm(states)
         return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states
+
+
+def _own_size(config: Any) -> tuple[int, ...]:
+    """Returns the height and width for which a vision model has places, nothing where it says none."""
+    size = getattr(config, "image_size", None) or ()
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 class _Given(nn.Module):
