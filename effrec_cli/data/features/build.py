@@ -19,7 +19,8 @@ from effrec_cli.data.cache import MANIFEST
 from effrec_cli.data.features.codes import Coded, coded
 from effrec_cli.data.features.draft import Draft, begun_constant, drop
 from effrec_cli.data.features.spec import FeatureSpec
-from effrec_cli.data.features.store import Features, open_features
+from effrec_cli.data.features.store import REBUILD, Features, open_features
+from effrec_cli.data.features.versions import since, versions
 from effrec_cli.errors import DataError
 
 Int64 = NDArray[np.int64]
@@ -71,7 +72,8 @@ def kept_features(
         data_root: features are kept below it.
         work: makes the backbone; called where features have to be made, and never otherwise.
         rebuild: make them anew, even if they are there.
-        say: receives a line about what takes time.
+        say: receives a line about what takes time, and where other versions of torch or transformers kept
+            what is reused.
 
     Raises:
         DataError: kept ones are damaged, there are no items, or the backbone gives what cannot be kept.
@@ -80,7 +82,7 @@ def kept_features(
     folder = spec.folder(data_root)
     before = _age(folder)
     if before is not None and not rebuild:
-        return open_features(folder, spec)
+        return _reused(open_features(folder, spec), spec, say)
     if not spec.num_items:
         raise DataError("There are no items of which features could be kept.", where="dataset")
     with locked(folder.with_name(f"{folder.name}.lock"), say, "making the same features"):
@@ -89,6 +91,13 @@ def kept_features(
                 drop(folder)
             _make(spec, folder, work(), say)
     return open_features(folder, spec)
+
+
+def _reused(found: Features, spec: FeatureSpec, say: Say) -> Features:
+    """Returns features that were there; says where other versions kept them, which may compute otherwise."""
+    if changed := since(found.versions, versions()):
+        say(f"The features of the items' {spec.modality} were {changed}. {REBUILD} makes them anew.")
+    return found
 
 
 def _age(folder: Path) -> int | None:

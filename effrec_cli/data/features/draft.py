@@ -18,6 +18,7 @@ from effrec_cli.data.features.arrays import ArrayFile
 from effrec_cli.data.features.codes import STORED, Coded
 from effrec_cli.data.features.spec import FeatureSpec
 from effrec_cli.data.features.store import CHECKS, CONSTANT, ROWS, SCALES, check_sum
+from effrec_cli.data.features.versions import versions
 from effrec_cli.data.fetch import check_free_space
 
 _PROGRESS = "progress.json"
@@ -137,6 +138,7 @@ class Draft:
             "bytes": sizes,
             "build": {"seconds": seconds, "items": self.spec.num_items, "bytes": sum(sizes.values())},
             "error": self._errors(),
+            "versions": versions(),
         }
         write_manifest(self.folder, manifest)
         with disk_faults(self.target):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Features:
         dtype: what codes are: fp32, fp16, bf16, int8 or fp8.
         build: what building took: seconds, items, bytes.
         error: by tap, the largest and the mean share of an item's vector, by length, that was lost.
+        versions: of the libraries that computed them to their end; nothing where that was not written down.
     """
 
     rows: NDArray[Any]
@@ -44,6 +45,7 @@ class Features:
     dtype: str
     build: dict[str, Any]
     error: dict[str, dict[str, float]]
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 def open_features(folder: Path, spec: FeatureSpec) -> Features:
@@ -97,6 +99,7 @@ def _opened(folder: Path, manifest: dict[str, Any], most: int = _CHECKED) -> Fea
         dtype=facts["dtype"],
         build=manifest["build"],
         error=manifest["error"],
+        versions=manifest.get("versions", {}),
     )
 
 
