@@ -2,9 +2,8 @@
 
     python benchmarks/quality.py SUITE CELL FOLDER [NAME=PEER ...]
 
-Runs lie in FOLDER as `NAME-SEED`; those whose names are given are recorded, in that order, under what the table
-calls them, and without names all are. `results/SUITE-DEVICE.json` is written, from which
-`effrec bench --tables` makes the tables of docs/quality.md.
+Runs lie in FOLDER as `NAME-SEED`. Those whose names are given are recorded, in that order and called PEER;
+without names all are. `results/SUITE-DEVICE.json` is written, and `effrec bench --tables` makes tables of it.
 """
 
 from __future__ import annotations
