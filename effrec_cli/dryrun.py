@@ -245,7 +245,8 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
         trial = try_run(method, method.batches(data), data, device)
     counts = _counts(model)
     memory = _memory(_Counted(weights, gradients, state), trial, data, device, free)
-    return {"parameters": counts, "memory": memory.record(), "choices": method.choices()}
+    found = {"parameters": counts, "memory": memory.record(), "choices": method.choices()}
+    return {**found, "relief": method.relief()}
 
 
 def counts_alone(config: Config) -> dict[str, int] | None:

@@ -183,7 +183,7 @@ class Engine(Primitives):
         with contextlib.ExitStack() as around:
             self._interrupts = around.enter_context(interrupt.listening())
             around.enter_context(self._interrupts.deferred())
-            around.enter_context(outofmemory.explained(self.config, self.world.device))
+            around.enter_context(outofmemory.explained(self.method, self.world.device))
             around.enter_context(determinism_explained())
             self._get_ready()
             around.enter_context(self._measured())
@@ -303,7 +303,7 @@ class Engine(Primitives):
         try:
             with (
                 self._interrupts.at_once(),
-                outofmemory.explained(self.config, self.world.device, validating=True),
+                outofmemory.explained(self.method, self.world.device, validating=True),
                 self.meter.validating(),
                 torch.no_grad(),
             ):

@@ -97,8 +97,9 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
     tell, meter = _teller(folder, world), CostMeter(world.device)
     with meter.beside("data"):
         data = load(config.dataset, Path(config.data_root), tell)
-    with outofmemory.explained(config, world.device):
-        method, batches, data = _build(config, data, world, folder)
+    method: Method = registry.implementation("methods", config.method.name)(config, world)
+    with outofmemory.explained(method, world.device):
+        batches, data = _build(method, data, folder)
     tell(_what_is_trained(config, data, method, world))
     engine = Engine(
         method=method,
@@ -274,11 +275,9 @@ def _run_among_others(config: Config, overrides: list[str]) -> result.Result:
     return found
 
 
-def _build(
-    config: Config, data: RecData, world: World, folder: RunFolder
-) -> tuple[Method, Batches | None, RecData]:
-    """Returns the method with its model on the device, its batches, and the data as it prepared them."""
-    method: Method = registry.implementation("methods", config.method.name)(config, world)
+def _build(method: Method, data: RecData, folder: RunFolder) -> tuple[Batches | None, RecData]:
+    """Gives a method its model, on the device; returns its batches, and the data as it prepared them."""
+    config, world = method.config, method.world
     method.recall(checkpoint.method_state(folder.checkpoints))
     data = method.prepare(data)
     # Ranks on unlike devices might choose otherwise.
@@ -287,7 +286,7 @@ def _build(
     torch.manual_seed(config.seed)
     method.model = method.build(data).to(world.device)
     batches = None if method.task == "none" else method.batches(data)
-    return method, batches, data
+    return batches, data
 
 
 def _what_is_trained(config: Config, data: RecData, method: Method, world: World) -> str:

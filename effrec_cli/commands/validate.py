@@ -16,11 +16,10 @@ from effrec_cli.screen import size, table
 PARTS = ("weights", "gradients", "optimizer", "activations", "temporaries", "validation", "best", "data")
 """Of the memory, as `dryrun.Memory` has them."""
 
-_SMALLER_STEP = "run.accumulate=2 halves it; so does half of method.batch_size"
+_OF_A_STEP = ("activations", "temporaries")
+"""Those that the method knows settings for."""
 _SMALLER_MODEL = "half of model.dim halves it"
 _LESS = {
-    "activations": _SMALLER_STEP,
-    "temporaries": _SMALLER_STEP,
     "weights": _SMALLER_MODEL,
     "gradients": _SMALLER_MODEL,
     "optimizer": _SMALLER_MODEL,
@@ -105,7 +104,8 @@ def _verdict(found: dict[str, Any], command: str) -> str:
     if memory["verdict"] == "unknown":
         return f"{valid}; whether the run fits is not known. next: {command}"
     most = max((part for part in PARTS if memory[part]), key=lambda part: memory[part])
-    less = _LESS_FITTED if not memory["gradients"] else _LESS[most]
+    less = "; or ".join(found["relief"]) if most in _OF_A_STEP and memory["gradients"] else _LESS.get(most)
+    less = less if memory["gradients"] else _LESS_FITTED
     advice = f"Most goes to {most}: {less}"
     if memory["verdict"] == "tight":
         return f"{valid}, but memory is tight. {advice}. next: {command}"

@@ -8,24 +8,27 @@ import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from effrec_cli.errors import OutOfMemoryError
 from effrec_cli.schema import Config
-from effrec_cli.schema.method_iisan import IISANConfig
 from effrec_cli.screen import size
+
+if TYPE_CHECKING:
+    from effrec_cli.methods.base import Method
 
 _SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
 _ASKED = re.compile(r"allocate\s+((\d+) bytes|[\d.]+\s*[KMGT]?i?B)", re.IGNORECASE)
 
 
 @contextmanager
-def explained(config: Config, device: torch.device, *, validating: bool = False) -> Iterator[None]:
+def explained(method: Method, device: torch.device, *, validating: bool = False) -> Iterator[None]:
     """Turns running out of memory inside into OutOfMemoryError (exit 4) with the setting that helps.
 
     Args:
-        config: the run's settings.
+        method: the run's, which says what relieves it.
         device: where it computes.
         validating: whether it is validation that runs inside, whose memory other settings rule.
     """
@@ -38,7 +41,7 @@ def explained(config: Config, device: torch.device, *, validating: bool = False)
             f"Out of memory while {'validating' if validating else 'training'}:"
             f" {_asked(fault)} was asked for, {_available(device)}.",
             where=str(device),
-            fix=_validation_fix(config) if validating else _training_fix(config),
+            fix=_validation_fix(method.config) if validating else "; or ".join(method.relief()),
         ) from fault
 
 
@@ -74,17 +77,6 @@ def _available(device: torch.device) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
-
-
-def _training_fix(config: Config) -> str:
-    twice = f"run.accumulate={2 * config.run.accumulate} halves what a step holds and keeps the result"
-    batch_size = getattr(config.method, "batch_size", None) or 1
-    if isinstance(config.method, IISANConfig):
-        # Every micro-batch and every rank encodes all items of the step, each told from all others.
-        return f"method.batch_size={max(1, batch_size // 2)}, which changes the result; or method.mode=iisan"
-    if batch_size >= 2:
-        return f"{twice}; or method.batch_size={batch_size // 2}, which changes it"
-    return twice
 
 
 def _validation_fix(config: Config) -> str:

@@ -200,6 +200,16 @@ class Method:
         """What the best possible scores on the test cases would be, by metric, where that is known."""
         return self.data.ceiling
 
+    def relief(self) -> list[str]:
+        """Returns settings that lower the memory of a training step, best first, and what each does.
+
+        The first parts the step into more micro-batches; it is looked at before `build`, too.
+        """
+        run, own = self.config.run, self.config.method
+        split = f"run.accumulate={2 * run.accumulate} halves what a step holds and keeps the result"
+        half = (getattr(own, "batch_size", None) or 1) // 2
+        return [split, *([f"method.batch_size={half}, which changes the result"] if half else [])]
+
     def choices(self) -> dict[str, str]:
         """Returns settings that were left to the method, each with what it chose and why; none by default."""
         return {}

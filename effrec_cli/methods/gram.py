@@ -10,17 +10,15 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import nn
 
-from effrec_cli.data.batches import Batches
 from effrec_cli.data.types import RecData
 from effrec_cli.methods.content.chunks import Limits
 from effrec_cli.methods.content.encoder import build_encoder
-from effrec_cli.methods.content.graph_memory import recompute_pays
-from effrec_cli.methods.content.method import TASKS, ContentMethod, ContentModel
+from effrec_cli.methods.content.method import TASKS, ContentModel
 from effrec_cli.methods.content.modes import EndToEnd, Frozen, Mode, PerOccurrence
 from effrec_cli.methods.content.multi_step import MultiStep
 from effrec_cli.methods.content.rate import EncoderRate
+from effrec_cli.methods.content.recomputing import RecomputingMethod
 from effrec_cli.methods.content.single_step import SingleStep
-from effrec_cli.methods.next_item.choice import Choice
 from effrec_cli.optim import make_optimizer
 
 _MODES: dict[str, type[Mode]] = {
@@ -32,15 +30,13 @@ _MODES: dict[str, type[Mode]] = {
 }
 
 
-class GRAM(ContentMethod):
+class GRAM(RecomputingMethod):
     """Trains a filter over item vectors and the encoder that makes them.
 
     The run's model decides the task; `method.mode` how gradients reach the encoder.
     """
 
     tasks: ClassVar[tuple[str, ...]] = tuple(TASKS)
-    _recompute: Choice[bool] | None = None
-    _kept_recompute: bool | None = None
 
     @property
     def kind(self) -> type[Mode]:
@@ -52,10 +48,18 @@ class GRAM(ContentMethod):
         """How many tokens are encoded at once."""
         return Limits(self.config.method.encoder.batch_tokens)
 
-    def recall(self, state: dict[str, Any]) -> None:
-        """Remembers what the run chose by the memory that was free, which there may be less of now."""
-        super().recall(state)
-        self._kept_recompute = state.get("recompute")
+    @property
+    def limits_setting(self) -> str:
+        """The setting that `limits` are of."""
+        return "method.encoder.batch_tokens"
+
+    def relief(self) -> list[str]:
+        """Returns settings that lower the memory of a training step, best first, and what each does."""
+        found = super().relief()
+        if issubclass(self.kind, EndToEnd):
+            instead = "method.mode=single_step method.recompute=true holds one chunk's activations"
+            return [f"{instead}, with the gradient of {self.config.method.mode}", *found]
+        return found
 
     def build_encoder(self, cache: Path | None) -> Any:
         """Returns the encoder of the settings, over what the task's items say."""
@@ -91,29 +95,3 @@ class GRAM(ContentMethod):
     def cycle_steps(self) -> int:
         """Steps of a cycle; its last one moves the encoder."""
         return self.mode.period if isinstance(self.mode, MultiStep) else 1
-
-    def settle_memory(self, batches: Batches) -> None:
-        """Settles which of the encoder's states and graphs are kept."""
-        super().settle_memory(batches)
-        if isinstance(self.mode, SingleStep):
-            self._recompute = self._settled(batches).kept(self._kept_recompute)
-            self.mode.recompute = self._recompute.value
-
-    def _settled(self, batches: Batches) -> Choice[bool]:
-        """Returns whether the graph is left away, by what one chunk of it takes here."""
-        own, micros = self.config.method, self.config.run.accumulate
-        if own.recompute is not None:
-            return Choice(own.recompute, "as given")
-        share = own.memory_share
-        return recompute_pays(self.encoding, batches, self.autocast, micros=micros, share=share)
-
-    def choices(self) -> dict[str, str]:
-        """Returns what was left open and became what, and why, once it trains."""
-        if self._recompute is None or self.config.method.recompute is not None:
-            return {}
-        return {"method.recompute": self._recompute.why}
-
-    def extra_state(self) -> dict[str, Any]:
-        """Returns the encoder's updates, the mode's numbers, and what was chosen."""
-        chosen = {} if self._recompute is None else {"recompute": self._recompute.value}
-        return {**super().extra_state(), **chosen}

@@ -12,8 +12,11 @@ from torch import nn
 
 from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.methods.content.chunks import Limits
-from effrec_cli.methods.content.method import ContentMethod, ContentModel
+from effrec_cli.methods.content.method import ContentModel
+from effrec_cli.methods.content.modes import EndToEnd, Mode
 from effrec_cli.methods.content.next_item import NextItem
+from effrec_cli.methods.content.recomputing import RecomputingMethod
+from effrec_cli.methods.content.single_step import SingleStep
 from effrec_cli.methods.multimodal.backbones import Description
 from effrec_cli.methods.multimodal.finetuned import PooledItemEncoder
 from effrec_cli.methods.multimodal.side_encoder import SideItemEncoder
@@ -30,12 +33,12 @@ from effrec_cli.models.taps import tap_rule
 from effrec_cli.optim import make_optimizer
 from effrec_cli.precision import autocast, resolve_precision
 from effrec_cli.schema.encoder import PRETRAINED_LR
-from effrec_cli.schema.method_iisan import IISANConfig
+from effrec_cli.schema.method_iisan import TRAINED, IISANConfig
 
 MODALITIES = ("text", "image")
 
 
-class IISAN(ContentMethod):
+class IISAN(RecomputingMethod):
     """Trains a SASRec over item vectors, and what makes these of hidden states of text and image backbones.
 
     `method.mode` says what trains beside it: a side network (`iisan`), or parts of the backbones.
@@ -48,6 +51,28 @@ class IISAN(ContentMethod):
     def own(self) -> IISANConfig:
         """The method's settings."""
         return cast(IISANConfig, self.config.method)
+
+    @property
+    def kind(self) -> type[Mode]:
+        """How this run trains: backbones that run in every step encode an item once, on one of the ranks.
+
+        Beside a cache every rank runs the side network, small as it is, over all items of the step: ranks
+        then exchange the gradients of weights alone, once a step.
+        """
+        return EndToEnd if self.own.cached else SingleStep
+
+    @property
+    def may_recompute(self) -> bool:
+        """Whether encoding a second time would let go of a graph of backbones; frozen ones leave none.
+
+        They would run twice for the graph of the side network or the head alone, a small part of their work.
+        """
+        return self.own.mode in TRAINED
+
+    def relief(self) -> list[str]:
+        """Returns settings that lower the memory of a training step, best first, and what each does."""
+        filled = f"{self.limits_setting}={max(2, self.limits.tokens // 2)}, where a cache is filled"
+        return [*super().relief(), *([filled] if self.own.cached else [])]
 
     @property
     def limits(self) -> Limits:

@@ -13,6 +13,8 @@ from effrec_cli.schema.problems import Problem, unused_problems
 MODES = ("iisan", "fft", "adapter", "lora", "bitfit", "frozen")
 CACHED = ("iisan", "frozen")
 """Modes whose backbones stand still, so that what they give can be kept."""
+TRAINED = ("fft", "adapter", "lora", "bitfit")
+"""Modes that train inside the backbones, through a graph of them."""
 # Where each of these is looked at: any other setting of its would change nothing, and is refused. What a mode
 # alone looks at is passed by in other modes where a sweep over modes names it (`mode` itself, rates).
 LOOKED_AT: dict[str, tuple[str, tuple[object, ...]]] = {
@@ -30,6 +32,8 @@ LOOKED_AT: dict[str, tuple[str, tuple[object, ...]]] = {
     "compile": ("mode", ("iisan",)),
     "adapter_rank": ("mode", ("adapter",)),
     "lora_rank": ("mode", ("lora",)),
+    "recompute": ("mode", TRAINED),
+    "memory_share": ("mode", TRAINED),
 }
 
 
@@ -105,6 +109,11 @@ class IISANConfig:
         dim: width of item vectors.
         batch_size: windows in a step; None chooses by the data.
         batch_tokens: tokens, padding among them, that a backbone encodes at once.
+        recompute: encode a second time for the backward pass (fft, adapter, lora, bitfit), so that memory
+            does not grow with the step; None does so where the backbones' graph would take more than
+            `memory_share`. Frozen backbones leave no graph: to run them twice would save the side network's
+            alone.
+        memory_share: of the free memory, what the backbones' graph may take.
         compile: run the side network through `torch.compile`; of the filter `run.compile` decides.
         text: the text backbone.
         image: the image backbone.
@@ -132,6 +141,8 @@ class IISANConfig:
     dim: int = setting(64, low=1)
     batch_size: int | None = setting(None, low=1)
     batch_tokens: int = setting(8192, low=2)
+    recompute: bool | None = None
+    memory_share: float = setting(0.5, above=0, high=1)
     compile: bool = False
     text: BackboneConfig = field(default_factory=BackboneConfig)
     image: BackboneConfig = field(default_factory=BackboneConfig)

@@ -11,6 +11,7 @@ from iisan_helpers import DRY, LIVE, Course, built
 from effrec_cli.distributed import World
 
 STEPS = 3
+DRAWN = ["method.next_item.candidates=step", "method.next_item.correction=none"]
 CASES = {
     "iisan": {},
     "iisan, live": {"words": LIVE},
@@ -19,15 +20,32 @@ CASES = {
     "iisan, a window a step": {"words": ["method.batch_size=1"]},
     **{mode: {"mode": mode} for mode in ("fft", "adapter", "lora", "bitfit", "frozen")},
     "fft, of micro-batches": {"mode": "fft", "micros": 2},
+    "fft, recomputed": {"mode": "fft", "words": ["method.recompute=true"]},
+    # One rank has the window, and the other encodes for it; alone in its step it is told from drawn items.
+    "fft, a window a step": {"mode": "fft", "words": ["method.batch_size=1", *DRAWN]},
 }
 
 
 def run_case(root, world=None, *, words=(), mode="iisan", micros=1):
     """Runs some steps in float64; returns losses, gradients of each update, weights and a judgement."""
     course = Course(built(root, *DRY, *words, mode=mode, world=world, dtype=torch.float64))
+    encoded = watched(course.method.encoding)
     losses = [course.step(number, micros) for number in range(STEPS)]
     found = {"losses": losses, "gradients": course.gradients, "weights": course.weights()}
+    found["encoded"] = list(encoded)
     return {**found, "judged": course.method.judge("test"), "table": course.method.table()}
+
+
+def watched(encoding):
+    """Returns a list that receives the rows of every chunk that is encoded, and whether it is again."""
+    seen, encode = [], encoding.encode
+
+    def seeing(chunk, *args, again=False, **named):
+        seen.append((chunk.rows.tolist(), again))
+        return encode(chunk, *args, again=again, **named)
+
+    encoding.encode = seeing
+    return seen
 
 
 def modality_dropout(root, world):

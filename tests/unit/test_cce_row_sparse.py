@@ -187,7 +187,8 @@ def test_ranks_take_the_choices_of_the_first(tmp_path):
     world = SimpleNamespace(size=1, device=torch.device("cpu"), from_main=lambda own: first)
     own = CCEConfig(loss="auto", sharing="tile", batch_size=16, num_negatives=255)
     config = Config(model=SASRecConfig(dim=16), method=own)
-    made, _, _ = run._build(config, chain(), world, RunFolder(tmp_path))
+    made = CCE(config, world)
+    run._build(made, chain(), RunFolder(tmp_path))
     assert (own.loss, made.config.method.loss) == ("cce", "cce_sampled")
     assert made.model.items.sparse
     assert [type(one) for one in made.optimizers(made.model)] == [torch.optim.Adam, RowAdam]

@@ -33,6 +33,7 @@ KEPT = [
     {"mode": "fft", **LIVE},
     {"mode": "adapter", "adapter_rank": 8},
     {"mode": "lora", "lora_rank": 2},
+    {"mode": "bitfit", "recompute": True, "memory_share": 0.1},
 ]
 # What is not looked at, each with another value than its default, and in which mode.
 UNUSED = [
@@ -50,6 +51,8 @@ UNUSED = [
     ("frozen", "compile", True),
     ("iisan", "adapter_rank", 8),
     ("adapter", "lora_rank", 2),
+    ("iisan", "recompute", True),
+    ("frozen", "memory_share", 0.1),
 ]
 REFUSED = [
     *(({"mode": mode, name: value}, name, f"{name}=") for mode, name, value in UNUSED),
@@ -63,6 +66,7 @@ REFUSED = [
     ),
     ({"cache": FeatureCacheConfig(use=False, dtype="fp8")}, "cache.dtype", "no cache is read"),
     ({"cache": FeatureCacheConfig(use=False, residence="ram")}, "cache.residence", "no cache is read"),
+    ({"recompute": True, **LIVE}, "recompute", "recompute=true would do nothing: it is for mode=fft or"),
     ({"mode": "lora", "cache": FeatureCacheConfig(rebuild=True)}, "cache.rebuild", "no cache is read"),
     ({"modality": "image", "text": NAMED}, "text", "leaves the text backbone out"),
     ({"modality": "text", "image": BackboneConfig(dim=8)}, "image", "leaves the image backbone out"),

@@ -8,10 +8,8 @@ from iisan_helpers import DRY, LIVE, MODES, Course, built, relative, whole_batch
 from test_in_batch import Counter, by_place, windows_of
 
 from effrec_cli.data.batches import Share
-from effrec_cli.errors import OutOfMemoryError
-from effrec_cli.loop.outofmemory import explained
 from effrec_cli.methods.content.items import ItemBatches
-from effrec_cli.methods.content.modes import EndToEnd, PerOccurrence
+from effrec_cli.methods.content.modes import PerOccurrence
 
 
 @pytest.fixture(scope="module")
@@ -183,18 +181,3 @@ def test_a_compiled_side_network_trains_as_the_plain_one(root, monkeypatch):
     for name, gradient in plain.gradients[0].items():
         assert torch.allclose(other.gradients[0][name], gradient, rtol=1e-3, atol=1e-6), name
     assert torch.allclose(other.method.table(), plain.method.table(), atol=1e-3)
-
-
-def test_it_trains_end_to_end(root):
-    assert built(root).kind is EndToEnd
-
-
-def test_who_runs_out_of_memory_is_not_sent_to_micro_batches(root):
-    """Each of them encodes all items of the step."""
-    method = built(root, mode="fft")
-    whole, half = (method.batches(method.data).batch(0, 0, Share(micros=n), 0) for n in (1, 2))
-    assert half.host["items"].tolist() == whole.host["items"].tolist()
-    with pytest.raises(OutOfMemoryError) as caught, explained(method.config, torch.device("cpu")):
-        raise MemoryError
-    assert "accumulate" not in caught.value.fix
-    assert "method.batch_size=8" in caught.value.fix

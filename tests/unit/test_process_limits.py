@@ -9,13 +9,14 @@ import torch
 from effrec_cli.durable import DATA_ADVICE, RUN_ADVICE, writing
 from effrec_cli.errors import EnvironmentFault, OutOfMemoryError
 from effrec_cli.loop.outofmemory import explained
+from effrec_cli.methods.base import Method
 from effrec_cli.schema import Config
 
 CPU = torch.device("cpu")
 
 
 def said(text):
-    with pytest.raises(OutOfMemoryError) as caught, explained(Config(), CPU):
+    with pytest.raises(OutOfMemoryError) as caught, explained(Method(Config()), CPU):
         raise RuntimeError(text)
     return caught.value.what
 

@@ -1,0 +1,123 @@
+"""Method iisan where backbones run in every step: the end-to-end gradient, by one chunk's graph if asked."""
+
+import pytest
+import torch
+from iisan_helpers import LIVE, Course, built, relative
+from test_content_memory import Held
+
+from effrec_cli.data.batches import Share
+from effrec_cli.methods.content import graph_memory
+from effrec_cli.methods.content.encoding import Encoding
+from effrec_cli.methods.content.modes import EndToEnd
+from effrec_cli.methods.content.single_step import SingleStep
+
+CHUNKS = "method.batch_tokens=200"
+DRAWN = ["method.text.dropout=0.3", "method.image.dropout=0.3"]
+# Where dropout is drawn: inside backbones, or for items of a side network.
+DRAWING = {
+    "fft": ("fft", [CHUNKS, *DRAWN]),
+    "lora": ("lora", [CHUNKS, *DRAWN]),
+    "bitfit": ("bitfit", [CHUNKS, *DRAWN]),
+    "iisan, live": ("iisan", ["method.batch_tokens=9", *LIVE, "method.modality_dropout=0.4"]),
+}
+EACH = pytest.mark.parametrize("name", DRAWING)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("iisan")
+
+
+def second_step(root, name, *, recompute):
+    """Returns loss and gradients of the second step, as it is trained and by ordinary autograd.
+
+    Before the first one a low-rank update is nothing, and half of its gradients are.
+    """
+    mode, words = DRAWING[name]
+    course = Course(built(root, *words, mode=mode, dtype=torch.float64))
+    course.step(0)
+    method = course.method
+    method.mode.recompute = recompute
+    trains = {key: each for key, each in method.model.named_parameters() if each.requires_grad}
+    batch = course.batches.batch(0, 1, Share(), 1)
+    assert len(method.encoding.plan(batch.host["items"], 0)) > 2
+    true = method.loss(batch)
+    gradients = torch.autograd.grad(true, trains.values(), allow_unused=True, materialize_grads=True)
+    loss, found = course.step(1), course.gradients[1]
+    own = [found.get(key, torch.zeros_like(each)) for key, each in trains.items()]
+    flat = [torch.cat([each.flatten() for each in of_one]) for of_one in (own, gradients)]
+    return loss, float(true.detach()), *flat
+
+
+@EACH
+@pytest.mark.parametrize("recompute", [False, True])
+def test_it_is_the_end_to_end_gradient_with_the_same_draws(root, name, recompute):
+    loss, true_loss, found, true = second_step(root, name, recompute=recompute)
+    assert loss == pytest.approx(true_loss, rel=1e-12)
+    assert relative(found, true) < 1e-12
+
+
+@EACH
+def test_other_draws_in_the_second_encoding_would_be_noticed(root, name, monkeypatch):
+    encode = Encoding.encode
+
+    def forgetful(self, chunk, *args, again=False):
+        seed = chunk.seed + again
+        other = type(chunk)(chunk.rows, chunk.width, seed, chunk.rank, chunk.places)
+        return encode(self, other, *args, again=again)
+
+    monkeypatch.setattr(Encoding, "encode", forgetful)
+    *_, found, true = second_step(root, name, recompute=True)
+    assert relative(found, true) > 0.01
+
+
+MANY = ["dataset.num_users=120", "dataset.num_items=400"]
+
+
+def most_held(root, batch_size, recompute):
+    """Returns the most bytes that the encoder's graphs hold at once in two steps."""
+    words = [f"method.batch_size={batch_size}", f"method.recompute={str(recompute).lower()}"]
+    course = Course(built(root, CHUNKS, *MANY, *words, mode="fft"))
+    held = Held(course.method.encoder)
+    for number in range(2):
+        course.step(number)
+    assert held.now == 0, "nothing outlives its step"
+    return held.most
+
+
+def test_what_recomputing_holds_does_not_grow_with_the_step(root):
+    small, large = (most_held(root, size, True) for size in (4, 32))
+    assert 0 < large <= 1.1 * small
+    assert most_held(root, 32, False) > 4 * most_held(root, 4, False) > 4 * large
+
+
+@pytest.mark.parametrize(("free", "recomputes"), [(1 << 40, False), (0, True)])
+def test_a_run_that_goes_on_does_as_it_began(root, free, recomputes, monkeypatch):
+    monkeypatch.setattr(graph_memory, "free_bytes", lambda device: free)
+    first = Course(built(root, mode="lora")).method
+    assert first.mode.recompute is recomputes
+    assert "method.recompute" in first.choices()
+    monkeypatch.setattr(graph_memory, "free_bytes", lambda device: (1 << 40) - free)
+    resumed = built(root, mode="lora")
+    resumed.recall(first.extra_state())
+    assert Course(resumed).method.mode.recompute is recomputes
+    assert "as the run began" in resumed.choices()["method.recompute"]
+    assert resumed.extra_state()["recompute"] is recomputes
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_what_is_given_is_done_and_not_told_as_a_choice(root, given, monkeypatch):
+    monkeypatch.setattr(graph_memory, "free_bytes", lambda device: 0 if not given else 1 << 40)
+    method = Course(built(root, f"method.recompute={str(given).lower()}", mode="fft")).method
+    assert method.mode.recompute is given
+    assert method.choices() == {}
+
+
+@pytest.mark.parametrize("mode", ["iisan", "frozen"])
+def test_frozen_backbones_are_not_run_twice(root, mode, monkeypatch):
+    """However little memory there is: they leave no graph. Beside a cache nothing is shared among ranks."""
+    monkeypatch.setattr(graph_memory, "free_bytes", lambda device: 0)
+    live = Course(built(root, *LIVE, mode=mode)).method
+    assert (live.kind, live.mode.recompute, live.choices()) == (SingleStep, False, {})
+    assert "recompute" not in live.extra_state()
+    assert built(root, mode=mode).kind is EndToEnd
