@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from effrec_cli import compose, paths, registry, result
+from effrec_cli import checkpoint, compose, paths, registry, result
 from effrec_cli.data.load import load_prepared
 from effrec_cli.data.types import Catalogue, EvalCases, RecData, Sequences
 from effrec_cli.durable import write_json, writing
@@ -90,7 +90,8 @@ _MAPS = ("users.npy", "items.npy")
 def open_run(path: Path, device: torch.device, *, ranks_only: bool = False) -> OpenRun:
     """Returns a finished run with its weights on `device`; nothing is fetched or prepared.
 
-    A finished run can do without its result.json: weights and the maps to raw ids are enough to score.
+    A finished run can do without its result.json: weights and the maps to raw ids are enough to score. What
+    its last checkpoint says of frozen backbones, if it is there, is compared with what they are now.
 
     Args:
         path: the run's folder.
@@ -111,6 +112,7 @@ def open_run(path: Path, device: torch.device, *, ranks_only: bool = False) -> O
         raise _lost_map(path, DATASET)
     data = _dataset(config, dataset)
     method: Method = registry.implementation("methods", config.method.name)(config)
+    method.recall(checkpoint.method_state(RunFolder(path).checkpoints))
     method.reopen()
     serves = (path / SERVED).is_file() if data is None else ranks_only and is_whole(path / SERVED)
     if data is None and method.reads_contents and not serves:

@@ -268,3 +268,27 @@ def test_a_run_that_filled_its_cache_anew_is_judged_by_that_cache(effrec):
     assert judged.code == 0, judged.err
     assert "Keeping hidden states" in done.err
     assert "Keeping hidden states" not in judged.err
+
+
+def test_a_backbone_whose_weights_changed_is_named_where_the_run_is_opened(effrec):
+    """By `evaluate`, which encodes anew; `recommend` ranks by the vectors that the run has kept."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.ViTConfig(**sizes, image_size=16, patch_size=8)
+    transformers.AutoModel.from_config(config).save_pretrained("vit")
+    own = [word for word in SMALL if not word.startswith(("method.text", "method.image"))]
+    done = effrec("train", *own, "method.modality=image", "method.image.name=./vit", "run.dir=runs/one")
+    assert done.code == 0, done.err
+    before = effrec("evaluate", "runs/one")
+    assert "the same as" in before.out
+    assert "backbone is not the one" not in before.err
+    transformers.AutoModel.from_config(config).save_pretrained("vit")
+    after = effrec("evaluate", "runs/one")
+    assert after.code == 0, after.err
+    assert (
+        "The image backbone is not the one that this run was trained with (there): other weights."
+        in after.err
+    )
+    listed = effrec("recommend", "runs/one", "--history", "101,104")
+    assert listed.code == 0, listed.err
+    assert "backbone" not in listed.err

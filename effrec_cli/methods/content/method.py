@@ -21,6 +21,7 @@ from effrec_cli.methods.content.items import ItemBatches
 from effrec_cli.methods.content.modes import EndToEnd, Mode, Parts, PerOccurrence
 from effrec_cli.methods.content.rate import EncoderRate
 from effrec_cli.methods.content.task import ContentTask
+from effrec_cli.methods.content.trained_with import changes
 from effrec_cli.precision import autocast, resolve_precision
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class ContentMethod(Method):
     """Ranks encode for each other, and each counts the encoder's updates for its rate."""
     _content: ContentTask | None = None
     _kept_lower: bool | None = None
+    _trained_with: dict[str, Any] | None = None
     _served: Tensor | None = None
     _judged: Tensor | None = None
     """The vectors last judged by, as long as no weight has moved since: what a run keeps is encoded once."""
@@ -87,8 +89,9 @@ class ContentMethod(Method):
         raise TypeError(f"{type(self).__name__} does not say what encodes its items")
 
     def recall(self, state: dict[str, Any]) -> None:
-        """Remembers what the run chose by the memory that was free, which there may be less of now."""
+        """Remembers what the run chose by the memory that was free, and what its frozen backbones were."""
         self._kept_lower = state.get("keeps_lower")
+        self._trained_with = state.get("backbones")
 
     def prepare(self, data: RecData) -> RecData:
         """Returns the data as they are, after making the task of them."""
@@ -116,7 +119,14 @@ class ContentMethod(Method):
                 return self.model
             encoder = self.build_encoder(Path(self.config.data_root) if self.config.data_root else None)
             self.model = ContentModel(encoder, self.content.filter(encoder.dim))
+        for line in changes(self._trained_with or {}, self.frozen_backbones):
+            self.say(line)
         return self.model
+
+    @property
+    def frozen_backbones(self) -> dict[str, Any]:
+        """Facts by modality of the backbones that taps are read of, whose weights a run does not keep."""
+        return dict(getattr(getattr(self.encoder, "source", None), "backbones", {}))
 
     def say(self, line: str) -> None:
         """Tells the user what takes time or memory; one rank does."""
@@ -270,8 +280,9 @@ class ContentMethod(Method):
         return None if ceiling is None else ceiling("test")
 
     def extra_state(self) -> dict[str, Any]:
-        """Returns the encoder's updates, the mode's numbers, and what was chosen."""
-        return {"encoder_steps": self.rate.steps, "keeps_lower": self.encoder.keeps, **self.mode.state()}
+        """Returns the encoder's updates, the mode's numbers, what was chosen, and what its backbones are."""
+        found = {"encoder_steps": self.rate.steps, "keeps_lower": self.encoder.keeps, **self.mode.state()}
+        return {**found, "backbones": there} if (there := self.frozen_backbones) else found
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Takes `extra_state` back."""

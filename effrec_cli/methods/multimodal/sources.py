@@ -59,6 +59,11 @@ class Wanted:
     say: Say
     ranks: int = 1
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether no cache is filled, and weights are not read to tell which they are."""
+        return self.rehearses or self.data_root is None
+
     def describe(self, modality: str) -> Description:
         """Returns what a modality's backbone is, without its weights."""
         settings = self._backbone(modality)
@@ -129,7 +134,8 @@ def shape_of(abouts: dict[str, Description], taken: Taken) -> TapShape:
 def live_taps(wanted: Wanted, taken: Taken) -> BackboneTaps:
     """Returns the source that runs the backbones for every step."""
     readers = {name: item_reader(wanted, name, taps) for name, taps in taken.items()}
-    return BackboneTaps(readers.get("text"), readers.get("image"))
+    abouts = {name: wanted.describe(name) for name in taken}
+    return BackboneTaps(readers.get("text"), readers.get("image"), _facts(wanted, abouts))
 
 
 def cached_taps(wanted: Wanted, abouts: dict[str, Description], taken: Taken) -> tuple[CachedTaps, float]:
@@ -147,12 +153,18 @@ def cached_taps(wanted: Wanted, abouts: dict[str, Description], taken: Taken) ->
         residence=wanted.settings.cache.residence,
         free_bytes=wanted.free_bytes,
         say=wanted.say,
+        backbones=_facts(wanted, abouts),
     )
     return source, seconds
 
 
+def _facts(wanted: Wanted, abouts: dict[str, Description]) -> dict[str, Any]:
+    """Returns what backbones are; nothing where it is only looked at, since weights are read for it."""
+    return {} if wanted.keeps_nothing else {name: about.identity for name, about in abouts.items()}
+
+
 def _features(wanted: Wanted, about: Description, taps: tuple[int, ...]) -> Features:
-    if wanted.rehearses or wanted.data_root is None:
+    if wanted.keeps_nothing or wanted.data_root is None:
         return _blank(wanted, about, taps)
     spec = _spec(wanted, about, taps)
     settings = wanted.settings.cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -126,10 +126,20 @@ class BackboneTaps(nn.Module):
     Args:
         text: reads texts, or None where there are none.
         image: reads images, or None.
+        backbones: by modality, JSON-able facts of its backbone.
+
+    Attributes:
+        backbones: as above.
     """
 
-    def __init__(self, text: ItemReader | None, image: ItemReader | None) -> None:
+    def __init__(
+        self,
+        text: ItemReader | None,
+        image: ItemReader | None,
+        backbones: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
+        self.backbones = backbones or {}
         self.text, self.image = text, image
 
     @property
@@ -155,8 +165,10 @@ class CachedTaps(nn.Module):
             first of these of whose free memory they take up no more than a quarter.
         free_bytes: the memory that may be taken on a device.
         say: receives a line about where they are.
+        backbones: by modality, JSON-able facts of the backbone that gave them.
 
     Attributes:
+        backbones: as above.
         resident: where the arrays are; None before `prepare`.
     """
 
@@ -168,8 +180,10 @@ class CachedTaps(nn.Module):
         residence: str,
         free_bytes: Callable[[torch.device], int],
         say: Callable[[str], None],
+        backbones: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.backbones = backbones or {}
         self.text, self.image = (None if kept is None else KeptTaps(kept) for kept in (text, image))
         self._residence, self._free_bytes, self._say = residence, free_bytes, say
         self.resident: str | None = None
