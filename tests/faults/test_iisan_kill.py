@@ -35,6 +35,7 @@ MODES = {
     "iisan, of micro-batches": ["run.accumulate=2", "method.cache.residence=disk", "method.cache.dtype=int8"],
     "iisan without a cache": ["method.cache.use=false"],
     "fft": ["method.mode=fft"],
+    "lora, recomputed": ["method.mode=lora", "method.recompute=true"],
     "frozen": ["method.mode=frozen"],
 }
 # Epochs have 6 steps, and a checkpoint is left by every fourth.
@@ -47,6 +48,7 @@ BROKEN = [
     ("iisan, of micro-batches", KILLED),
     ("iisan without a cache", KILLED),
     ("fft", KILLED),
+    ("lora, recomputed", KILLED),
     ("iisan", IN_TEXTS),
     ("frozen", IN_IMAGES),
 ]
