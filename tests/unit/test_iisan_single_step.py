@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from iisan_helpers import LIVE, Course, built, relative
+from iisan_helpers import DRY, LIVE, Course, built, relative
 from test_content_memory import Held
 
 from effrec_cli.data.batches import Share
@@ -69,6 +69,26 @@ def test_other_draws_in_the_second_encoding_would_be_noticed(root, name, monkeyp
     monkeypatch.setattr(Encoding, "encode", forgetful)
     *_, found, true = second_step(root, name, recompute=True)
     assert relative(found, true) > 0.01
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_micro_batches_share_one_encoding_of_the_step_and_its_gradient(root, recompute):
+    whole, cut = (Course(built(root, CHUNKS, *DRY, mode="fft", dtype=torch.float64)) for _ in range(2))
+    losses, encoded = [], []
+    for course, micros in ((whole, 1), (cut, 3)):
+        course.method.mode.recompute = recompute
+        counted, encode = course.method.encoding, course.method.encoding.encode
+        items = []
+        counted.encode = lambda chunk, *args, items=items, encode=encode, **kwargs: (
+            items.extend(chunk.rows) or encode(chunk, *args, **kwargs)
+        )
+        losses.append(course.step(0, micros))
+        encoded.append(sorted(items))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-12)
+    assert encoded[1] == encoded[0]
+    assert len(encoded[0]) == (1 + recompute) * len(set(encoded[0]))
+    found, true = (torch.cat([g.flatten() for g in course.gradients[0].values()]) for course in (cut, whole))
+    assert relative(found, true) < 1e-12
 
 
 MANY = ["dataset.num_users=120", "dataset.num_items=400"]

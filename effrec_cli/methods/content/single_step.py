@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from effrec_cli.data.batches import Batch
-from effrec_cli.methods.content.chunks import Chunk
+from effrec_cli.methods.content.chunks import Chunk, Int64
 from effrec_cli.methods.content.modes import Mode, rows_of
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine
+
+
+@dataclass
+class Encoded:
+    """Items whose vectors were made, and whose gradients are still to come.
+
+    Attributes:
+        rows: int64 [n], item rows.
+        chunks: those of them that this rank encoded.
+        parts: the vectors of these chunks; with their graph, where it is kept.
+        vectors: of all rows, [n, d]; leaves.
+    """
+
+    rows: Int64
+    chunks: list[Chunk]
+    parts: list[Tensor]
+    vectors: Tensor
 
 
 class SingleStep(Mode):
@@ -29,28 +48,46 @@ class SingleStep(Mode):
 
     together: ClassVar[bool] = True
     recompute: bool = False
+    _held: Encoded | None = None
+    """What the last micro-batch read; the next one reads it again where it needs the same items."""
 
     def step(self, batch: Batch, engine: Engine) -> dict[str, Tensor]:
-        """Runs encoder and filter forward, the filter backward, then the encoder."""
-        encoding = self.parts.encoding
-        chunks = encoding.plan(rows_of(batch), self.key(batch))
-        mine = encoding.mine(chunks)
-        with torch.set_grad_enabled(not self.recompute):
-            parts = [encoding.encode(chunk, engine.autocast) for chunk in mine]
-        vectors = encoding.spread(parts, chunks).requires_grad_()
-        loss = self.loss(vectors, batch, engine.autocast)
+        """Runs encoder and filter forward, the filter backward, then the encoder.
+
+        Micro-batches of a step that need the same items, as where each is told from all of the step's, have
+        them encoded once: their gradients are summed and injected after the last one.
+        """
+        held = self._encoded(batch, engine)
+        loss = self.loss(held.vectors, batch, engine.autocast)
         engine.backward(loss)
-        gradient = encoding.summed(_gradient(vectors))
-        del vectors
-        self._inject(mine, parts, gradient, engine)
         if engine.last_micro_batch:
+            self._inject(engine)
             self.update(engine)
         return self.report(loss)
 
-    def _inject(self, mine: list[Chunk], parts: list[Tensor], gradient: Tensor, engine: Engine) -> None:
-        """Adds the vector-Jacobian products of this rank's chunks to the encoder's gradients."""
+    def _encoded(self, batch: Batch, engine: Engine) -> Encoded:
+        """Returns the vectors of a micro-batch's items, as leaves; what other items gathered is injected."""
+        rows = rows_of(batch)
+        if self._held is not None and np.array_equal(self._held.rows, rows):
+            return self._held
+        self._inject(engine)
         encoding = self.parts.encoding
-        for chunk, kept in zip(mine, parts, strict=True):
+        chunks = encoding.plan(rows, self.key(batch))
+        mine = encoding.mine(chunks)
+        with torch.set_grad_enabled(not self.recompute):
+            parts = [encoding.encode(chunk, engine.autocast) for chunk in mine]
+        self._held = Encoded(rows, mine, parts, encoding.spread(parts, chunks).requires_grad_())
+        return self._held
+
+    def _inject(self, engine: Engine) -> None:
+        """Adds the vector-Jacobian products of this rank's chunks to the encoder's gradients."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        encoding = self.parts.encoding
+        gradient = encoding.summed(_gradient(held.vectors))
+        del held.vectors
+        for chunk, kept in zip(held.chunks, held.parts, strict=True):
             vectors = encoding.encode(chunk, engine.autocast, again=True) if self.recompute else kept
             if vectors.requires_grad:
                 vectors.backward(gradient.index_select(0, encoding.index(chunk.places)))
