@@ -18,12 +18,12 @@ from effrec_cli.bench.suites import Cell, Options, Trial
 from effrec_cli.evaluation.tpme import tpme
 from effrec_cli.schema.method_iisan import FeatureCacheConfig
 
-CACHED, FFT = "iisan cached", "fft"
+CACHED, COMPILED, FFT = "iisan cached", "iisan cached compiled", "fft"
 FORWARD, FILLING = "forward pass", "filling the cache"
 
 PEERS: dict[str, dict[str, Any]] = {
     CACHED: {},
-    "iisan cached compiled": {"compile": True},
+    COMPILED: {"compile": True},
     "iisan uncached": {"cache": FeatureCacheConfig(use=False)},
     FFT: {"mode": "fft"},
     "adapter": {"mode": "adapter"},
@@ -31,7 +31,7 @@ PEERS: dict[str, dict[str, Any]] = {
     "bitfit": {"mode": "bitfit"},
     "frozen cached": {"mode": "frozen"},
 }
-"""Settings of method iisan, by who trains."""
+"""Settings of method iisan, by who trains; with `compile` there, `run.compile` is on, too."""
 
 Shape = dict[str, Any]
 
@@ -84,7 +84,7 @@ def cells(options: Options) -> list[Cell]:
     found: list[tuple[str, tuple[str, ...], Shape]] = [
         ("modes", available(), {"windows": small, **shape}),
         ("cache", (FORWARD, FILLING), {"windows": small, **shape, **at_once}),
-        *((f"{size} windows", (CACHED,), {"windows": size, **shape}) for size in (small, large)),
+        *((f"{size} windows", (CACHED, COMPILED), {"windows": size, **shape}) for size in (small, large)),
     ]
     repeats = 1 if quick else 2
     return [Cell(name, peers, own, repeats=repeats, timeout_s=600.0) for name, peers, own in found]

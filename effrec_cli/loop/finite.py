@@ -48,8 +48,9 @@ class FiniteGuard:
 
     def check(self, norm: Tensor, step: int) -> None:
         """Decides whether the update of `step` may happen, from the losses seen and the gradient norm."""
-        bad_loss = ~torch.isfinite(self.loss)
-        bad = bad_loss | ~torch.isfinite(norm)
+        seen = torch.stack([self.loss, norm])
+        bad_loss, bad_norm = ((seen - seen) != 0).unbind()  # NaN but for finite numbers; fewer kernels
+        bad = bad_loss | bad_norm
         final = bad & self._scaler.update(bad) if self._scaler else bad
         fresh = final & (self._first < 0)
         self._first.masked_fill_(fresh, step)

@@ -24,12 +24,23 @@ class ContentSASRec(SequenceModel):
         dim: width D; divisible by `num_heads`.
         projection: whether there is one; without it d is D.
         settings: the others of `SequenceModel`.
+
+    Attributes:
+        compiled_with: the options that `compile` was called with, so that a loss can be compiled with the
+            model; None before.
     """
+
+    compiled_with: dict[str, Any] | None = None
 
     def __init__(self, vector_dim: int, *, dim: int, projection: bool = True, **settings: Any) -> None:
         assert projection or vector_dim == dim, "without a projection vectors are as wide as states"
         items = nn.Linear(vector_dim, dim, bias=False) if projection else nn.Identity()
         super().__init__(items, dim=dim, **settings)
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compiles the model, by `torch.compile` with the options given."""
+        super().compile(*args, **options)
+        self.compiled_with = options
 
     def item_vectors(self, vectors: Tensor) -> Tensor:
         """Returns what states are multiplied with, [U, D], of item vectors [U, d]: themselves, projected."""

@@ -20,6 +20,17 @@ def test_every_mode_has_its_figures(gpu, peer):
     assert min(figures.values()) > 0
 
 
+def test_a_step_of_512_windows_launches_as_much_as_one_of_64_and_less_compiled(gpu):
+    shape, found = MODES.parameters | {"users": 1200, "items": 600}, {}
+    for peer in (iisan.CACHED, iisan.COMPILED):
+        for windows in (64, 512):
+            work = iisan_work.prepared(shape | {"windows": windows}, iisan.PEERS[peer], gpu)
+            found[peer, windows] = work.counts["launches"]
+        least, most = sorted(found[peer, windows] for windows in (64, 512))
+        assert most <= 1.1 * least, "a library may part a larger product"
+    assert found[iisan.COMPILED, 64] < found[iisan.CACHED, 64]
+
+
 def test_what_is_held_is_all_that_tensors_hold(gpu):
     before = torch.cuda.memory_allocated(gpu)
     work = iisan_work.make_work(MODES.parameters, iisan.PEERS["fft"], gpu)

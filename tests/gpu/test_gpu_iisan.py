@@ -69,6 +69,14 @@ class Training:
         return loss.item(), torch.cat([each.flatten() for each in found]).double().cpu()
 
 
+class Compiled(Training):
+    """Steps of which all is compiled that may be, as `method.compile=true run.compile=true` does it."""
+
+    def __init__(self, root, device, *words, mode="iisan"):
+        super().__init__(root, device, "method.compile=true", *words, mode=mode)
+        self.method.model.compile()
+
+
 @pytest.fixture
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("iisan")
@@ -106,18 +114,23 @@ def launched(training, number):
     return sum(event.count for event in profile.key_averages() if "LaunchKernel" in event.key)
 
 
-@pytest.mark.parametrize("mode", ["iisan", "frozen"])
-def test_no_user_of_a_step_adds_a_launch(gpu, root, mode):
+KINDS = {"iisan": (Training, "iisan"), "compiled": (Compiled, "iisan"), "frozen": (Training, "frozen")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_user_of_a_step_adds_a_launch(gpu, root, kind):
+    make, mode = KINDS[kind]
     counts = [
-        launched(Training(root, gpu, f"method.batch_size={size}", "model.packed=false", mode=mode), 0)
+        launched(make(root, gpu, f"method.batch_size={size}", "model.packed=false", mode=mode), 0)
         for size in (8, 32, 128)
     ]
     assert 0 < max(counts) <= 1.1 * min(counts), "a library may part a larger product"
 
 
-@pytest.mark.parametrize("mode", ["iisan", "frozen"])
-def test_no_step_on_a_resident_cache_waits_for_the_device(gpu, root, mode):
-    training = Training(root, gpu, "method.cache.residence=device", mode=mode)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_step_on_a_resident_cache_waits_for_the_device(gpu, root, kind):
+    make, mode = KINDS[kind]
+    training = make(root, gpu, "method.cache.residence=device", mode=mode)
     batches = [training.batch(number) for number in range(3)]
     for batch in batches:
         training.step(batch)
@@ -168,8 +181,11 @@ def test_bf16_training_stays_finite_and_keeps_vectors_in_float32(gpu, root):
     assert {each.dtype for each in training.method.model.parameters()} == {torch.float32}
 
 
-def test_a_compiled_side_network_gives_the_plain_ones_losses(gpu, root):
-    plain, compiled = (Training(root, gpu, f"method.compile={each}") for each in ("false", "true"))
+def test_a_compiled_step_gives_the_plain_ones_losses_and_gradients(gpu, root):
+    plain, compiled = (make(root, gpu) for make in (Training, Compiled))
+    (true, there), (loss, here) = plain.gradients(), compiled.gradients()
+    assert loss == pytest.approx(true, rel=1e-4)
+    assert (here - there).norm() <= 2e-3 * there.norm()
     for number in range(3):
         one, other = (each.step(each.batch(number)).item() for each in (plain, compiled))
         assert other == pytest.approx(one, rel=1e-3)

@@ -58,6 +58,7 @@ def test_a_gpus_cells_are_the_papers_shape(monkeypatch):
     assert set(modes.peers) >= {"iisan cached", "iisan cached compiled", "iisan uncached", "fft", "adapter"}
     assert set(modes.peers) >= {"bitfit", "frozen cached"}
     assert cache.peers == (iisan.FORWARD, iisan.FILLING)
+    assert small.peers == large.peers == (iisan.CACHED, iisan.COMPILED)
     assert small.parameters | {"windows": 512} == large.parameters == modes.parameters | {"windows": 512}
     monkeypatch.setattr(iisan_work, "find_spec", lambda name: None)
     settings = iisan_work.backbone_of(iisan.cells(ON_GPU)[0].parameters, "image")
@@ -175,12 +176,11 @@ def test_a_cached_step_calls_as_many_operators_whatever_the_batch(peer, monkeypa
     assert 100 < found[64] < 1000
 
 
-def test_what_is_compiled_is_the_side_network_and_the_user_encoder():
-    work = work_of("iisan cached compiled")
+def test_what_is_compiled_is_the_side_network_and_the_user_encoder_with_its_loss():
+    work, plain = work_of(iisan.COMPILED), work_of(iisan.CACHED)
     assert work.model.encoder._compiled is not None
-    assert work.model.filter._compiled_call_impl is not None
-    plain = work_of("iisan cached")
-    assert (plain.model.encoder._compiled, plain.model.filter._compiled_call_impl) == (None, None)
+    assert work.model.filter.compiled_with is not None
+    assert (plain.model.encoder._compiled, plain.model.filter.compiled_with) == (None, None)
 
 
 def test_a_step_that_does_not_fit_is_parted(monkeypatch):

@@ -84,6 +84,19 @@ def windows_of(batch):
     return found
 
 
+class Given:
+    """A filter of given states, which takes items' vectors as they are."""
+
+    def __init__(self, states):
+        self.states = states
+
+    def __call__(self, *_):
+        return self.states
+
+    def item_vectors(self, vectors):
+        return vectors
+
+
 def people(sequences, num_items):
     """Returns data whose users train on these items; 0 and 1 are told."""
     return make_data(sequences, [[0, 1]] * len(sequences), num_items)
@@ -108,7 +121,7 @@ def test_it_is_the_loop_over_places(seed, correction):
     for by in ("columns", "places"):
         leaves = states.clone().requires_grad_(), vectors.clone().requires_grad_()
         if by == "columns":
-            loss = task._in_batch_loss(leaves[0], leaves[1][batch.tensors["candidates"]], batch)
+            loss = task.loss(Given(leaves[0]), leaves[1], batch)
         else:
             loss = by_place(*leaves, windows_of(batch), log_p, 0.7)
         found.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
@@ -121,9 +134,8 @@ def test_a_row_with_nothing_to_tell_its_target_from_costs_nothing():
         task, filter = make(people(sequences, 4), candidates="batch", correction="popularity")
         batch = task.batches().batch(0, 0, Share(), 0)
         vectors = table(4).requires_grad_()
-        local = vectors[batch.tensors["candidates"]]
         states = torch.randn(batch.total_targets, WIDE, dtype=torch.float64, requires_grad=True)
-        loss = task._in_batch_loss(states, local, batch)
+        loss = task.loss(Given(states), vectors, batch)
         loss.backward()
         assert loss.item() == 0
         assert not vectors.grad.any()
@@ -209,9 +221,9 @@ def test_as_many_kernels_whatever_the_size_of_a_step(correction):
         task, _ = make(batch_size=size, candidates="batch", correction=correction)
         batch = task.batches().batch(0, 0, Share(), 0)
         states = torch.randn(len(batch.tensors["labels"]), 8, requires_grad=True)
-        items = torch.randn(len(batch.tensors["candidates"]), 8, requires_grad=True)
+        vectors = torch.randn(task.num_items, 8, requires_grad=True)
         with Counter() as counter:
-            task._in_batch_loss(states, items, batch).backward()
+            task.loss(Given(states), vectors, batch).backward()
         found.add(counter.count)
     assert len(found) == 1
     assert found.pop() < 60

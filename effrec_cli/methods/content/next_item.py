@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, cast
@@ -25,7 +26,7 @@ from effrec_cli.evaluation.cold import cold_cases
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.evaluation.protocol import protocol_of
 from effrec_cli.evaluation.ranking import rank_cases
-from effrec_cli.methods.next_item.in_batch import in_batch_cross_entropy
+from effrec_cli.methods.next_item.in_batch import compiled_in_batch_loss, in_batch_loss
 from effrec_cli.methods.next_item.kernels import named_kernel
 from effrec_cli.methods.next_item.width import check_heads, width_for
 from effrec_cli.models.content_sasrec import ContentSASRec
@@ -57,6 +58,7 @@ class NextItem:
     name: ClassVar[str] = "next_item"
     item_tensors: ClassVar[tuple[str, ...]] = ("inputs", "candidates")
     monitor: ClassVar[str] = "ndcg@10"
+    _graph: Callable[..., Tensor] | None = None
 
     def __init__(self, config: Config, data: RecData) -> None:
         if config.model.name not in FILTERS:
@@ -130,10 +132,10 @@ class NextItem:
             EnvironmentFault: the kernel asked for cannot compute it there.
         """
         tensors, model = batch.tensors, cast(Any, filter)
+        if self._own.candidates == "batch":
+            return self._in_batch_loss(model, vectors, batch)
         hidden = model(vectors, tensors["inputs"], tensors["lengths"], tensors["valid"])
         items = model.item_vectors(vectors.index_select(0, tensors["candidates"]))
-        if self._own.candidates == "batch":
-            return self._in_batch_loss(hidden, items, batch)
         with named_kernel(f"{PATH}.kernel"):
             return self._loss(hidden, items, batch)
 
@@ -160,20 +162,26 @@ class NextItem:
             hidden, items = with_scores_added(hidden, items, -self.temperature * log_q)
         return effrec_kernels.linear_cross_entropy(hidden, items, labels, **options)
 
-    def _in_batch_loss(self, hidden: Tensor, items: Tensor, batch: Batch) -> Tensor:
-        """Returns the loss of states [m, D] against the items [C, D] of the step's windows."""
-        tensors = batch.tensors
-        return in_batch_cross_entropy(
-            hidden,
-            items,
-            tensors["labels"],
-            tensors["valid"] // tensors["inputs"].shape[1],
-            tensors["members"],
-            tensors["log_times"],
-            tensors["log_p"] if self._own.correction == "popularity" else None,
+    def _in_batch_loss(self, model: Any, vectors: Tensor, batch: Batch) -> Tensor:
+        """Returns the loss of item vectors [U, d] against the items of the step's windows.
+
+        Where the model is compiled, model and loss are one graph, for windows and items of any number.
+        """
+        options = getattr(model, "compiled_with", None)
+        loss = in_batch_loss if options is None else self._compiled_loss(options)
+        return loss(
+            model,
+            vectors,
+            batch.tensors,
+            corrected=self._own.correction == "popularity",
             temperature=self.temperature,
             normalizer=batch.total_targets,
         )
+
+    def _compiled_loss(self, options: dict[str, Any]) -> Callable[..., Tensor]:
+        if self._graph is None:
+            self._graph = compiled_in_batch_loss(options)
+        return self._graph
 
     def judge(self, filter: nn.Module, table: Tensor, part: str, world: World) -> dict[str, float]:
         """Returns the metrics of the full ranking; every rank calls it and gets the same.

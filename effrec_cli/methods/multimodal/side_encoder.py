@@ -53,7 +53,7 @@ class SideItemEncoder(nn.Module):
             return self.side(self.source(items))
         count = len(items)
         filled = torch.nn.functional.pad(items, (0, -count % BUCKET))
-        vectors: Tensor = self._compiled(_whole(self.source(filled), len(filled)))
+        vectors: Tensor = self._compiled(_of_any_number(_whole(self.source(filled), len(filled))))
         return vectors[:count]
 
     def prepare(self) -> None:
@@ -74,3 +74,12 @@ class SideItemEncoder(nn.Module):
 def _whole(taps: Taps, count: int) -> Taps:
     """Returns taps with a row for each item, so that a graph is not made anew where all share one."""
     return Taps(*(tuple(tap.expand(count, -1) for tap in each) for each in (taps.text, taps.image)))
+
+
+def _of_any_number(taps: Taps) -> Taps:
+    """Returns taps, marked so that the first graph made is one for any number of items."""
+    from torch._dynamo import maybe_mark_dynamic  # takes seconds, and few runs compile
+
+    for tap in (*taps.text, *taps.image):
+        maybe_mark_dynamic(tap, 0)
+    return taps

@@ -3,9 +3,73 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def in_batch_loss(
+    model: Any,
+    vectors: Tensor,
+    tensors: Mapping[str, Tensor],
+    *,
+    corrected: bool,
+    temperature: float,
+    normalizer: int,
+) -> Tensor:
+    """Returns `in_batch_cross_entropy` of the states that a model makes of item vectors [U, d], a scalar.
+
+    It is all of a step between vectors and loss, so that both can be one compiled graph.
+
+    Args:
+        model: gives states, and `item_vectors`.
+        vectors: of the items that `inputs` and `candidates` are positions of.
+        tensors: of a batch of `InBatches`.
+        corrected: whether popularity is taken off the logits.
+        temperature: see `in_batch_cross_entropy`.
+        normalizer: see `in_batch_cross_entropy`.
+    """
+    inputs, valid = tensors["inputs"], tensors["valid"]
+    hidden = model(vectors, inputs, tensors["lengths"], valid)
+    items = model.item_vectors(vectors.index_select(0, tensors["candidates"]))
+    return in_batch_cross_entropy(
+        hidden,
+        items,
+        tensors["labels"],
+        valid // inputs.shape[1],
+        tensors["members"],
+        tensors["log_times"],
+        tensors["log_p"] if corrected else None,
+        temperature=temperature,
+        normalizer=normalizer,
+    )
+
+
+def compiled_in_batch_loss(options: Mapping[str, Any]) -> Callable[..., Tensor]:
+    """Returns `in_batch_loss` as one compiled graph, for any number of windows, places, targets and items.
+
+    Only a size of 1, or sizes that are equal for the first time, make another graph.
+
+    Args:
+        options: of `torch.compile`.
+    """
+    from torch._dynamo import maybe_mark_dynamic  # takes seconds, and few runs compile
+
+    graph = torch.compile(in_batch_loss, **options)
+
+    def loss(
+        model: Any, vectors: Tensor, tensors: Mapping[str, Tensor], *, normalizer: int, **settings: Any
+    ) -> Tensor:
+        maybe_mark_dynamic(vectors, 0)
+        for each in tensors.values():
+            maybe_mark_dynamic(each, list(range(each.ndim)))
+        # A number that differs from step to step would be a part of the graph.
+        total: Tensor = graph(model, vectors, tensors, normalizer=1, **settings)
+        return total / normalizer
+
+    return loss
 
 
 def in_batch_cross_entropy(

@@ -44,7 +44,8 @@ class Ladder(torch.autograd.Function):
             down, bias, up = down.to(low), bias.to(low), up.to(low)
             inner = torch.empty(*reads.shape[:3], down.shape[-1], dtype=low, device=taps.device)
             state = start
-            for k, read in enumerate(reads.unbind(0)):
+            for k in range(len(reads)):
+                read = reads[k]  # written to; of `unbind` a compiled graph would be of this n alone
                 if state is not None:
                     read.addcmul_(carry[k], state)
                 torch.baddbmm(bias[k], read.to(low), down[k], out=inner[k])
