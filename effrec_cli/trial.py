@@ -101,6 +101,7 @@ def try_step(
     method.model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         losses = method.training_step(batch, cast("Engine", engine))
+        method.settle(cast("Engine", engine))  # what would wait for the last micro-batch
     loss = losses.get("loss")
     if loss is None or loss.ndim:
         raise ConfigError("The method's loss is not one number.", where=f"method={method.config.method.name}")

@@ -10,6 +10,7 @@ from effrec_cli.methods.content import graph_memory
 from effrec_cli.methods.content.encoding import Encoding
 from effrec_cli.methods.content.modes import EndToEnd
 from effrec_cli.methods.content.single_step import SingleStep
+from effrec_cli.trial import DryEngine, try_step
 
 CHUNKS = "method.batch_tokens=200"
 DRAWN = ["method.text.dropout=0.3", "method.image.dropout=0.3"]
@@ -89,6 +90,56 @@ def test_micro_batches_share_one_encoding_of_the_step_and_its_gradient(root, rec
     assert len(encoded[0]) == (1 + recompute) * len(set(encoded[0]))
     found, true = (torch.cat([g.flatten() for g in course.gradients[0].values()]) for course in (cut, whole))
     assert relative(found, true) < 1e-12
+
+
+def test_a_step_that_broke_off_leaves_nothing_to_the_next(root):
+    """Neither vectors of other weights nor half a step's gradients, though the items are the same."""
+    fresh, broken = (Course(built(root, CHUNKS, *DRY, mode="fft", dtype=torch.float64)) for _ in range(2))
+    backward, calls = broken.engine.backward, []
+
+    def breaking(loss):
+        calls.append(loss)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        backward(loss)
+
+    broken.engine.backward = breaking
+    with pytest.raises(KeyboardInterrupt):
+        broken.step(0, micros=3)
+    broken.engine.zero()
+    for course in (fresh, broken):
+        with torch.no_grad():
+            course.method.encoder.head.fusion.weight.mul_(1.5)
+    assert broken.step(0, micros=3) == pytest.approx(fresh.step(0, micros=3), rel=1e-12)
+    found, true = (torch.cat([g.flatten() for g in each.gradients[0].values()]) for each in (broken, fresh))
+    assert relative(found, true) < 1e-12
+
+
+def tried(root, recompute, *, watched=False):
+    """Returns for looks at a part of a step and twice at all of it: bytes kept, and those of the graphs."""
+    method = built(root, CHUNKS, f"method.recompute={str(recompute).lower()}", mode="fft")
+    batches, engine = method.batches(method.data), DryEngine("fp32", torch.device("cpu"))
+    method.settle_memory(batches)
+    held, found = Held(method.encoder) if watched else None, []
+    for micros in (16, 1, 1):
+        _, kept = try_step(method, batches, Share(micros=micros), engine)
+        found.append(kept if held is None else held.most)
+        if held is not None:
+            assert held.now == 0
+            held.most = 0
+    return found
+
+
+def test_a_look_at_memory_sees_the_backbones_graph_each_time(root):
+    """Although every part of a step is told from all of its items."""
+    part, whole, again = tried(root, False)
+    assert part > 0.9 * whole
+    assert whole == again > 20 * tried(root, True)[1]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_look_at_memory_goes_back_through_the_backbones_and_leaves_none(root, recompute):
+    assert min(tried(root, recompute, watched=True)) > 0
 
 
 MANY = ["dataset.num_users=120", "dataset.num_items=400"]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from effrec_cli.data.batches import Batch
 from effrec_cli.methods.content.chunks import Chunk, Int64
+from effrec_cli.methods.content.items import PART
 from effrec_cli.methods.content.modes import Mode, rows_of
 
 if TYPE_CHECKING:
@@ -65,9 +66,15 @@ class SingleStep(Mode):
             self.update(engine)
         return self.report(loss)
 
+    def settle(self, engine: Engine) -> None:
+        """Injects what no last micro-batch came for, as in a step that is only tried."""
+        self._inject(engine)
+
     def _encoded(self, batch: Batch, engine: Engine) -> Encoded:
         """Returns the vectors of a micro-batch's items, as leaves; what other items gathered is injected."""
         rows = rows_of(batch)
+        if batch.host[PART][0] == 0:
+            self._held = None  # of a step that broke off, whose weights and draws may be others
         if self._held is not None and np.array_equal(self._held.rows, rows):
             return self._held
         self._inject(engine)
