@@ -85,6 +85,7 @@ SAID = [
     ({"size": 32, "do_resize": False}, (OWN, OWN)),
     ({"size": {"longest_edge": 32}}, (OWN, OWN)),
     ({"size": 7}, (OWN, OWN)),
+    ({"size": [16, 7]}, (OWN, OWN)),
     ({}, (OWN, OWN)),
 ]
 
@@ -96,6 +97,28 @@ def test_the_size_with_which_an_image_processor_ends(said, size, file, tmp_path)
     (tmp_path / file).write_text(json.dumps(given))
     config = transformers.AutoConfig.for_model("vit", image_size=OWN, patch_size=8)
     assert pixels_of(tmp_path, config).size == size
+
+
+GREY, SKY = (0.5, 0.5, 0.5), [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("said", "mean", "std"),
+    [
+        ({}, GREY, GREY),
+        ({"image_mean": SKY}, tuple(SKY), GREY),
+        ({"image_mean": None, "image_std": SKY}, GREY, tuple(SKY)),
+        ({"do_normalize": None, "image_std": SKY}, GREY, tuple(SKY)),
+        ({"do_normalize": False, "image_mean": SKY, "image_std": None}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    ],
+    ids=str,
+)
+def test_the_colours_that_an_image_processor_says(said, mean, std, tmp_path):
+    """What it writes as null it leaves open; without norming values stay from 0 to 1."""
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    config = transformers.AutoConfig.for_model("vit", image_size=OWN, patch_size=8)
+    found = pixels_of(tmp_path, config)
+    assert (found.mean, found.std) == (mean, std)
 
 
 def test_size_colours_and_rule_are_part_of_the_identity(tmp_path):

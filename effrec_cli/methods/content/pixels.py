@@ -18,6 +18,7 @@ _ANY_SIZE = frozenset((
 # fmt: on
 _USUAL = (224, 224)
 _GREY = (0.5, 0.5, 0.5)
+_AS_THEY_ARE = {"image_mean": (0.0, 0.0, 0.0), "image_std": (1.0, 1.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def pixels_of(folder: Path, config: Any) -> Pixels:
     own, used = _sides(getattr(config, "image_size", None)), _used(said)
     if own is None or (used is not None and _reads(config, used)):
         own = used or _USUAL
-    return Pixels(own, tuple(said.get("image_mean", _GREY)), tuple(said.get("image_std", _GREY)))
+    colours = _AS_THEY_ARE if said.get("do_normalize") is False else said
+    mean, std = (tuple(colours.get(name) or _GREY) for name in _AS_THEY_ARE)
+    return Pixels(own, mean, std)
 
 
 def _processor(folder: Path) -> dict[str, Any]:
