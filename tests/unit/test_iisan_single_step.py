@@ -1,5 +1,7 @@
 """Method iisan where backbones run in every step: the end-to-end gradient, by one chunk's graph if asked."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from iisan_helpers import DRY, LIVE, Course, built, relative
@@ -90,6 +92,23 @@ def test_micro_batches_share_one_encoding_of_the_step_and_its_gradient(root, rec
     assert len(encoded[0]) == (1 + recompute) * len(set(encoded[0]))
     found, true = (torch.cat([g.flatten() for g in course.gradients[0].values()]) for course in (cut, whole))
     assert relative(found, true) < 1e-12
+
+
+def test_a_micro_batch_of_as_many_other_items_has_their_vectors(root):
+    """As where impressions bring their own candidates: here each position stands for another item."""
+    course = Course(built(root, CHUNKS, *DRY, mode="fft", dtype=torch.float64))
+    method = course.method
+    one, two = (course.batches.batch(0, 0, Share(micro=micro, micros=2), 0) for micro in range(2))
+    two = replace(two, host=two.host | {"items": two.host["items"][::-1].copy()})
+    trains = {key: each for key, each in method.model.named_parameters() if each.requires_grad}
+    loss = method.loss(one) + method.loss(two)
+    true = torch.autograd.grad(loss, trains.values(), allow_unused=True, materialize_grads=True)
+    for batch in (one, two):
+        course.engine.last_micro_batch = batch is two
+        method.training_step(batch, course.engine)
+    own = [course.gradients[0].get(key, torch.zeros_like(each)) for key, each in trains.items()]
+    found, flat = (torch.cat([each.flatten() for each in of_one]) for of_one in (own, true))
+    assert relative(found, flat) < 1e-12
 
 
 def test_a_step_that_broke_off_leaves_nothing_to_the_next(root):

@@ -92,3 +92,7 @@ def test_all_that_changed_is_in_one_line_for_each_backbone():
     }
     (line,) = changes(then, now)
     assert "max_tokens: 9 there, 12 here; other config.json; other tokenizer; other weights. " in line
+
+
+def test_facts_are_compared_as_a_checkpoint_holds_them():
+    assert list(changes({"image": {"size": [8, 8]}}, {"image": {"size": (8, 8)}})) == []
