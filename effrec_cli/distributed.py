@@ -131,6 +131,42 @@ class World:
             dist.destroy_process_group()
 
 
+class Imagined(World):
+    """The first of some ranks of which no other is there: all of them say what it says."""
+
+    def sum_(self, tensors: list[Tensor]) -> None:
+        """Leaves the tensors as they are."""
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Returns the tensor [n, ...] once for each rank: [size n, ...]."""
+        return tensor.repeat(self.size, *(1 for _ in tensor.shape[1:]))
+
+    def most(self, numbers: list[int]) -> list[int]:
+        """Returns the numbers."""
+        return numbers
+
+    def agree(self, flags: list[bool]) -> list[bool]:
+        """Returns the flags."""
+        return flags
+
+    def union(self, names: Iterable[str]) -> list[str]:
+        """Returns the names, sorted."""
+        return sorted(names)
+
+    def from_main(self, value: T) -> T:
+        """Returns the value."""
+        return value
+
+    def spread_(self, tensors: Iterable[Tensor]) -> None:
+        """Leaves the tensors as they are."""
+
+    def wait(self) -> None:
+        """Waits for nobody."""
+
+    def leave(self) -> None:
+        """Has nobody to leave."""
+
+
 def is_one_of_many() -> bool:
     """Returns whether a launcher (torchrun, Slurm's srun or effrec's own) started this process as a rank."""
     return _rank_variables() is not None

@@ -19,7 +19,7 @@ from effrec_cli.data import cache, load
 from effrec_cli.data.source import Source
 from effrec_cli.data.types import RecData
 from effrec_cli.diagnose import existing_parent, folder_bytes
-from effrec_cli.distributed import World
+from effrec_cli.distributed import Imagined, World
 from effrec_cli.early import refuse_lost_encoders
 from effrec_cli.errors import ConfigError, EffrecError
 from effrec_cli.evaluation.blocks import BYTES_PER_SCORE, block_rows, free_bytes
@@ -225,7 +225,7 @@ def _unprepared(config: Config, folder: Path, source: Source) -> tuple[Dataset, 
 
 def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]:
     """Returns the parameters and the memory of the run's model on these data."""
-    world = World(size=config.run.devices, device=device)
+    world = Imagined(size=config.run.devices, device=device)
     method = registry.implementation("methods", config.method.name)(config, world)
     method.rehearses = True
     if config.run.dir and config.run.resume == "auto":
