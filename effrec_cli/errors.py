@@ -10,6 +10,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LIKE = 64
+"""Names that may be as much like the one given as the nearest."""
+
 
 class EffrecError(Exception):
     """An error with a message for the user.
@@ -77,9 +80,17 @@ class Interrupted(EffrecError):
 
 
 def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
-    """Returns the candidate most like `name`, or None where none is near."""
-    matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    """Returns the candidate most like `name`, of several the one that begins alike; None if none is near."""
+    matches = difflib.get_close_matches(name, list(candidates), n=_LIKE, cutoff=0.6)
+    likeness = [difflib.SequenceMatcher(None, each, name).ratio() for each in matches]
+    alike = (each for each, ratio in zip(matches, likeness, strict=True) if ratio == likeness[0])
+    return max(alike, key=lambda each: _common_start(name, each), default=None)
+
+
+def _common_start(one: str, other: str) -> int:
+    """Returns with how many characters both begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def unknown_name(kind: str, name: str, candidates: Iterable[str], *, where: str | None = None) -> ConfigError:

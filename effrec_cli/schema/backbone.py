@@ -68,7 +68,7 @@ def backbone_problems(own: BackboneConfig, path: str, modality: str) -> Iterator
         modality: `text` or `image`.
     """
     if own.name is None:
-        yield from changed_problems(own, path, OF_NAMED, "is for a named backbone", f"{path}.name=FOLDER")
+        yield from changed_problems(own, path, OF_NAMED, "is for a named backbone", f"{path}.name=NAME")
         yield from head_problems(own, path)
     else:
         yield from changed_problems(

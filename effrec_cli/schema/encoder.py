@@ -115,7 +115,7 @@ def encoder_problems(own: EncoderConfig, path: str = "method.encoder") -> Iterat
 def _unused(own: EncoderConfig, path: str) -> Iterator[Problem]:
     """Yields settings that are not their defaults, and that nothing would look at."""
     if own.name is None:
-        yield from changed_problems(own, path, OF_NAMED, "is for a named encoder", f"{path}.name=FOLDER")
+        yield from changed_problems(own, path, OF_NAMED, "is for a named encoder", f"{path}.name=NAME")
     else:
         yield from changed_problems(
             own, path, OF_BUILT_IN, "is for the built-in encoder", f"{path}.name=null"

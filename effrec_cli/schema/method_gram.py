@@ -103,6 +103,8 @@ def gram_problems(own: GRAMConfig, task: str | None) -> Iterator[Problem]:
         task: how the run's model is fed; None where that is not known.
     """
     yield from unused_problems(own, LOOKED_AT, "method")
+    if own.mode in LOOKED_AT["memory_share"][1]:
+        yield from unused_problems(own, {"memory_share": ("recompute", (None,))}, "method")
     by_update = {name: ("update", values) for name, values in OF_UPDATE.items()}
     by_mode = dict.fromkeys(OF_UPDATE, ("mode", ("multi_step",)))
     multi_step = own.mode == "multi_step"

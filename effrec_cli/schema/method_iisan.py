@@ -164,6 +164,8 @@ def iisan_problems(own: IISANConfig, task: str | None) -> Iterator[Problem]:
         task: how the run's model is fed; None where that is not known.
     """
     yield from unused_problems(own, LOOKED_AT, "method")
+    if own.mode in LOOKED_AT["memory_share"][1]:
+        yield from unused_problems(own, {"memory_share": ("recompute", (None,))}, "method")
     yield from _cache(own)
     for modality in ("text", "image"):
         yield from _backbone(own, modality)

@@ -63,9 +63,9 @@ def unused_problems(
         given, default = getattr(own, name), getattr(defaults, name)
         if given == default or getattr(own, key) in values:
             continue
-        what = f"{name}={typed(given)} would do nothing: it is for {key}={' or '.join(map(str, values))}"
-        fix = f"{path}.{key}={values[0]}, or {path}.{name}={typed(default)}"
-        yield Problem(f"{path}.{name}", f"{what}, not {getattr(own, key)}.", fix=fix)
+        what = f"{name}={typed(given)} would do nothing: it is for {key}={' or '.join(map(typed, values))}"
+        fix = f"{path}.{key}={typed(values[0])}, or {path}.{name}={typed(default)}"
+        yield Problem(f"{path}.{name}", f"{what}, not {typed(getattr(own, key))}.", fix=fix)
 
 
 def typed(value: object) -> str:

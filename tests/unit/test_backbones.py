@@ -277,6 +277,17 @@ def test_what_is_no_backbone_of_this_modality_is_named(modality, kind, settings,
     assert "encoder." not in str(caught.value)
 
 
+@pytest.mark.parametrize(("modality", "kind"), [("text", "vit"), ("image", "bert"), ("image", "gpt2")])
+def test_a_model_of_the_other_modality_is_refused_before_anything_is_encoded(modality, kind, folders):
+    with pytest.raises(ConfigError, match=f"is no {'vision' if modality == 'image' else 'text'} model"):
+        described(modality, name=folders(kind))
+
+
+@pytest.mark.parametrize("kind", ["vit", "siglip", "clip"])
+def test_vision_models_are_described_as_such(kind, folders):
+    assert described("image", name=folders(kind)).modality == "image"
+
+
 def test_faults_of_folders_are_named_by_the_backbones_own_settings(folders, tmp_path):
     bare = folder_of(tmp_path / "bare", "bert", tokenizer=False)
     with pytest.raises(ConfigError, match=r"none of tokenizer\.json") as caught:

@@ -12,7 +12,8 @@ REGRESS = {**MULTI, "update": "regress"}
 KEPT = [
     *({"mode": mode, "period": 3.0, "update": "inject_multi"} for mode in MODES),
     {"recompute": True},
-    {"recompute": False, "memory_share": 0.2},
+    {"recompute": False},
+    {"memory_share": 0.2},
     {**MULTI, "period": 0.5, "period_unit": "epochs", "update": "inject_multi", "update_items": 8},
     {**MULTI, "refresh": "eager", "probe_every": 2, "adapt_period": True},
     {**MULTI, "drift": 0.5},
@@ -22,6 +23,7 @@ KEPT = [
 REFUSED = [
     ({**MULTI, "recompute": True}, "recompute", "for mode=single_step, not multi_step"),
     ({"mode": "e2e", "memory_share": 0.2}, "memory_share", "for mode=single_step, not e2e"),
+    ({"recompute": False, "memory_share": 0.2}, "memory_share", "for recompute=null, not false"),
     ({"refresh": "eager"}, "refresh", "for mode=multi_step, not single_step"),
     ({"mode": "frozen", "probe_every": 1}, "probe_every", "for mode=multi_step, not frozen"),
     ({"drift": 0.5}, "drift", "only multi_step has"),

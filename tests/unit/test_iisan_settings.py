@@ -33,7 +33,8 @@ KEPT = [
     {"mode": "fft", **LIVE},
     {"mode": "adapter", "adapter_rank": 8},
     {"mode": "lora", "lora_rank": 2},
-    {"mode": "bitfit", "recompute": True, "memory_share": 0.1},
+    {"mode": "bitfit", "recompute": True},
+    {"mode": "fft", "memory_share": 0.1},
 ]
 # What is not looked at, each with another value than its default, and in which mode.
 UNUSED = [
@@ -67,6 +68,7 @@ REFUSED = [
     ({"cache": FeatureCacheConfig(use=False, dtype="fp8")}, "cache.dtype", "no cache is read"),
     ({"cache": FeatureCacheConfig(use=False, residence="ram")}, "cache.residence", "no cache is read"),
     ({"recompute": True, **LIVE}, "recompute", "recompute=true would do nothing: it is for mode=fft or"),
+    ({"mode": "fft", "recompute": True, "memory_share": 0.1}, "memory_share", "for recompute=null, not true"),
     ({"mode": "lora", "cache": FeatureCacheConfig(rebuild=True)}, "cache.rebuild", "no cache is read"),
     ({"modality": "image", "text": NAMED}, "text", "leaves the text backbone out"),
     ({"modality": "text", "image": BackboneConfig(dim=8)}, "image", "leaves the image backbone out"),

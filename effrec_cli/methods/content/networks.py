@@ -163,8 +163,7 @@ def hub_image(wanted: Wanted, folder: Path) -> Made:
         config.mask_ratio = 0.0  # of an autoencoder, which would leave out other patches at every call
     model = pretrained.read_model(folder, config, pretrained=settings.pretrained, path=wanted.path)
     if getattr(model, "main_input_name", None) != "pixel_values":
-        what = f"'{settings.name}' is no vision model: it does not read images."
-        raise ConfigError(what, where=f"{wanted.path}.name", fix=wanted.instead.format("text"))
+        raise _no_vision_model(wanted)
     if more := _reads_besides(model):
         what = f"'{settings.name}' does not read images alone: it also asks for {', '.join(more)}."
         raise ConfigError(
@@ -197,6 +196,18 @@ def refuse_wordless(config: Any, wanted: Wanted) -> None:
     """Raises ConfigError where a model that is to read texts has no words."""
     if not isinstance(getattr(config, "vocab_size", None), int):
         raise _no_text_model(wanted)
+
+
+def refuse_sightless(config: Any, wanted: Wanted) -> None:
+    """Raises ConfigError where a model that is to read images has words, and no pixels."""
+    sees = any(hasattr(config, name) for name in ("num_channels", "image_size", "patch_size"))
+    if isinstance(getattr(config, "vocab_size", None), int) and not sees:
+        raise _no_vision_model(wanted)
+
+
+def _no_vision_model(wanted: Wanted) -> ConfigError:
+    what = f"'{wanted.settings.name}' is no vision model: it does not read images."
+    return ConfigError(what, where=f"{wanted.path}.name", fix=wanted.instead.format("text"))
 
 
 def _no_text_model(wanted: Wanted) -> ConfigError:

@@ -183,8 +183,9 @@ def _described(wanted: networks.Wanted, modality: str, folder: Path | None) -> D
         identify = identities.small_identity(wanted, modality)
         return Description(modality, settings.dim, settings.num_layers, RowPooling(kind), identify)
     config = pretrained.read_config(folder, text=modality == "text", dropout=None, path=wanted.path)
-    if modality == "text":
-        networks.refuse_wordless(config, wanted)
+    # Here and not as it is built: the other modality's cache may be filled before.
+    refuse = networks.refuse_wordless if modality == "text" else networks.refuse_sightless
+    refuse(config, wanted)
     shape = shape_of(config)
     if shape is None:
         raise _without_layers(wanted)
