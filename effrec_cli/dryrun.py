@@ -16,6 +16,7 @@ from effrec_cli import env, registry
 from effrec_cli.backbone import task_for
 from effrec_cli.checkpoint import method_state
 from effrec_cli.data import cache, load
+from effrec_cli.data.batches import refuse_empty_shares
 from effrec_cli.data.source import Source
 from effrec_cli.data.types import RecData
 from effrec_cli.diagnose import existing_parent, folder_bytes
@@ -140,8 +141,9 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
         num_items: size of the catalogue, to size the model by as long as the data are not prepared.
 
     Raises:
-        ConfigError: the run's folder is taken by another run or other files, model and method do not fit, or
-            the device does not train in the run's precision.
+        ConfigError: the run's folder is taken by another run or other files, model and method do not fit,
+            the device does not train in the run's precision, or a step of prepared data has fewer samples
+            than micro-batches.
         DataError: the data are there and cannot be read.
         EnvironmentFault: the device that is asked for is not there.
     """
@@ -242,7 +244,10 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     small = weights <= LARGEST_WEIGHTS_BYTES and data.num_items <= LARGEST_CATALOGUE
     if small and weights + gradients + state <= free:
         method.build(data).to(device)
-        trial = try_run(method, method.batches(data), data, device)
+        batches = method.batches(data)
+        if data.content_hash:  # the samples of a stand-in tell nothing
+            refuse_empty_shares(batches, config.run.accumulate, config.run.devices)
+        trial = try_run(method, batches, data, device)
     counts = _counts(model)
     memory = _memory(_Counted(weights, gradients, state), trial, data, device, free)
     found = {"parameters": counts, "memory": memory.record(), "choices": method.choices()}

@@ -208,7 +208,11 @@ class Engine(Primitives):
         self.set_rates(learning_rate(self.steps, self.total_steps, optimizer) / optimizer.lr)
         micros = self.config.run.accumulate
         self._stepping = True
+        if micros > 1:
+            self.totals.mark()
         for micro in range(micros):
+            if micro and self.world.agree([self._interrupts.requested is not None])[0]:
+                self._give_up_step()
             self.last_micro_batch = micro == micros - 1
             plant(mix(self.config.seed, self.steps, self.world.rank, micro), self.world.device)
             self._learn(feeder.next())
@@ -409,6 +413,16 @@ class Engine(Primitives):
             f"Stopped by {self._interrupts.requested} at step {self.steps}; everything is saved.",
             fix=f"effrec resume {self.folder.path}",
         )
+
+    def _give_up_step(self) -> NoReturn:
+        """Ends the run for now between two micro-batches; the state is that before their step."""
+        self._stepping = False
+        self.zero()
+        self.guard.forget()
+        self.totals.take_back()
+        self.method.drop_step()
+        self._saved = None  # so that the time which the micro-batches took stays spent
+        self._leave()
 
     def _raise_if_failed(self) -> None:
         """Waits for the device and raises NonFiniteError if its flag is set."""

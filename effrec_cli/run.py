@@ -13,7 +13,7 @@ import yaml
 
 from effrec_cli import artifacts, checkpoint, compose, distributed, env, launch, registry, result
 from effrec_cli.backbone import task_for
-from effrec_cli.data.batches import Batches, Share
+from effrec_cli.data.batches import Batches, Share, refuse_empty_shares
 from effrec_cli.data.load import load
 from effrec_cli.data.source import Say
 from effrec_cli.data.types import RecData
@@ -286,6 +286,8 @@ def _build(method: Method, data: RecData, folder: RunFolder) -> tuple[Batches | 
     torch.manual_seed(config.seed)
     method.model = method.build(data).to(world.device)
     batches = None if method.task == "none" else method.batches(data)
+    if batches is not None:
+        refuse_empty_shares(batches, config.run.accumulate, world.size)
     return batches, data
 
 

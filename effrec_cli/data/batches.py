@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from effrec_cli.errors import ConfigError
+
 PAD_ITEM = -1
 """Stands where a batch's tensor of items has no item."""
 
@@ -73,3 +75,28 @@ class Batches(Protocol):
         An empty share (more ranks than samples) is a batch of size 0.
         """
         ...
+
+
+def refuse_empty_shares(batches: Batches, micros: int, ranks: int) -> None:
+    """Refuses more micro-batches in a step than its samples make; of those too many do nothing but take time.
+
+    Ranks alone may be more than a step has samples.
+
+    Args:
+        batches: of the run.
+        micros: micro-batches in a step.
+        ranks: processes that share each of them.
+
+    Raises:
+        ConfigError: with the most that `run.accumulate` can be.
+    """
+    samples = -(-batches.num_samples // max(1, batches.steps_per_epoch))
+    most = max(1, samples // ranks)
+    if micros <= most:
+        return
+    shared = f" for {ranks} ranks" if ranks > 1 else ""
+    raise ConfigError(
+        f"A step has {samples:,} samples{shared}, fewer than shares: run.accumulate={most} at most.",
+        where=f"run.accumulate={micros}",
+        fix=f"run.accumulate={most}",
+    )

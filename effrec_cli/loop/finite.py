@@ -46,6 +46,10 @@ class FiniteGuard:
         """Adds a micro-batch's loss to what the next `check` looks at."""
         self.loss += loss.detach()
 
+    def forget(self) -> None:
+        """Forgets the losses seen since the last check: their step is given up."""
+        self.loss.zero_()
+
     def check(self, norm: Tensor, step: int) -> None:
         """Decides whether the update of `step` may happen, from the losses seen and the gradient norm."""
         seen = torch.stack([self.loss, norm])

@@ -17,7 +17,7 @@ class Interrupts:
     """Takes note of a signal, and says when it may break in.
 
     By default a signal raises `Interrupted` on the spot. Inside `deferred` it only sets `requested`, which
-    the loop looks at between two steps; a second Ctrl-C there breaks in all the same.
+    the loop looks at between two steps and two micro-batches; a second Ctrl-C there breaks in all the same.
 
     Attributes:
         requested: name of the signal that came, or None.

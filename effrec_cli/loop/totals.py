@@ -26,7 +26,16 @@ class Totals:
     def __init__(self, world: World) -> None:
         self._world = world
         self._sums: dict[str, Tensor] = {}
+        self._marked: dict[str, Tensor] = {}
         self.steps = 0
+
+    def mark(self) -> None:
+        """Remembers the sums as a step begins, for `take_back`."""
+        self._marked = {name: total.clone() for name, total in self._sums.items()}
+
+    def take_back(self) -> None:
+        """Forgets what was added since `mark`."""
+        self._sums = self._marked
 
     def add(self, parts: dict[str, Tensor]) -> None:
         """Adds one micro-batch's scalars, without waiting for the device."""

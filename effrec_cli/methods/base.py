@@ -246,5 +246,11 @@ class Method:
     def load_extra_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Takes `extra_tensors` back, before `load_extra_state`."""
 
+    def drop_step(self) -> None:
+        """Undoes what micro-batches have left behind of a step that is given up, but for gradients.
+
+        A run that is told to stop between two micro-batches saves the state before their step after it.
+        """
+
     def settle(self, engine: Engine) -> None:
         """Applies what a step may have held back; called before each validation."""

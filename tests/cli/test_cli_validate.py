@@ -161,6 +161,17 @@ def test_prepared_data_are_used(validate, tmp_path):
     assert dataset["bytes"] == sum(path.stat().st_size for path in data.folder.iterdir())
 
 
+def test_more_micro_batches_than_samples_are_refused_of_prepared_data_alone(validate, effrec):
+    """As training would; how many samples a step will have is not known before."""
+    words = [*TINY, "method.batch_size=4", "run.accumulate=5"]
+    assert effrec("validate", *words).code == 0
+    config = compose.compose(words)
+    load.load(config.dataset, Path(config.data_root), lambda line: None)
+    done = effrec("validate", *words)
+    assert done.code == 2
+    assert "fix: run.accumulate=4" in done.err
+
+
 def test_nothing_is_downloaded(validate, effrec, monkeypatch):
     def refuse(*arguments, **more):
         raise AssertionError("validate must not download")

@@ -1,5 +1,6 @@
 """Multi step: cached vectors, gathered gradients, one move of the encoder a cycle (papers/gram section 6)."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ from content_helpers import DIM, ITEMS, Setup, distance, flat
 
 from effrec_cli.data.batches import PAD_ITEM, Share
 from effrec_cli.methods.content.items import ITEMS as NAMED
+from effrec_cli.seeds import mix, plant
 
 
 def multi(**settings):
@@ -290,6 +292,33 @@ def test_the_pull_to_the_past_is_recorded():
         ratios.append(setup.engine.notes[0][1]["anchor_ratio"])
     assert ratios[0] < 1e-9
     assert ratios[1] > 0.1
+
+
+@pytest.mark.parametrize("refresh", ["lazy", "eager"])
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_a_step_that_is_given_up_leaves_the_cycle_as_it_was(refresh, begun):
+    """Also what is logged of it, when the step is taken again: how many items were encoded."""
+    setup, other = (multi(period=2, dropout=0.4, refresh=refresh) for _ in range(2))
+    setup.steps(begun)
+    other.steps(begun)
+    before = copy.deepcopy(other.mode.tensors())
+    setup.engine.last_micro_batch = False
+    batch = setup.batches.batch(0, begun, Share(0, 1, 0, 2), begun)
+    plant(mix(5, begun, 0, 0), torch.device("cpu"))
+    encoded = setup.mode.step(batch, setup.engine)["encoded_forward"]
+    setup.engine.zero()
+    setup.mode.drop_step()
+    after = setup.mode.tensors()
+    if begun:
+        assert after.keys() == before.keys()
+        assert all(torch.equal(after[name], before[name]) for name in before)
+    plant(mix(5, begun, 0, 0), torch.device("cpu"))
+    assert setup.mode.step(batch, setup.engine)["encoded_forward"] == encoded
+    setup.engine.zero()
+    setup.mode.drop_step()
+    setup.steps(3)
+    other.steps(3)
+    assert distance(setup.weights(), other.weights()) == 0.0
 
 
 @pytest.mark.parametrize("update", ["inject_single", "inject_multi", "regress"])

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 from toy import ToyBatches, ToyMethod, make_config, make_engine, run
 
 from effrec_cli import checkpoint
-from effrec_cli.errors import ConfigError, DataError, NonFiniteError, OutOfMemoryError
+from effrec_cli.errors import ConfigError, DataError, Interrupted, NonFiniteError, OutOfMemoryError
 from effrec_cli.tensorfile import read_tensors
 
 
@@ -623,6 +623,29 @@ def restored_determinism():
 
 
 @pytest.mark.usefixtures("restored_determinism")
+@pytest.mark.parametrize(
+    ("micro_batch", "step"),
+    [(1, 0), (8, 1), (12, 2), (25, 4)],
+    ids=["the run's first", "inside a step", "a step's last", "an epoch's first"],
+)
+def test_a_stop_between_micro_batches_gives_the_step_up(tmp_path, micro_batch, step):
+    settings = {"run__accumulate": 6, "run__checkpoint_every_steps": 3, "run__max_epochs": 2}
+    run(tmp_path / "whole", **settings)
+    broken = tmp_path / "broken"
+    with pytest.raises(Interrupted, match=f"at step {step}; everything is saved"):
+        run(broken, fault={"signal": "SIGTERM", "at": "step", "count": micro_batch}, **settings)
+    assert json.loads((broken / "status.json").read_text())["step"] == step
+    assert checkpoint.load(broken / "checkpoints").state["steps"] == step
+    (broken / ".lock").unlink()
+    run(broken, **settings)
+    left, right = (read_tensors(each / "model.safetensors")[0] for each in (broken, tmp_path / "whole"))
+    assert same(left, right)
+    broken_records, records = metrics(broken), metrics(tmp_path / "whole")
+    for record in [*broken_records, *records]:
+        del record["elapsed_s"]
+    assert broken_records == records
+
+
 def test_deterministic_refuses_by_name(tmp_path):
     class Loose(ToyMethod):
         def loss(self, batch):

@@ -12,7 +12,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 from toy import ToyBatches
 
-from effrec_cli.data.batches import Share
+from effrec_cli.data.batches import Share, refuse_empty_shares
+from effrec_cli.errors import ConfigError
 from effrec_cli.loop.feeder import AHEAD, Feeder
 from effrec_cli.report.progress import Progress, duration
 from effrec_cli.seeds import mix
@@ -163,3 +164,19 @@ def test_on_a_terminal_one_line_renews_itself(monkeypatch, colour):
 )
 def test_durations_read_at_a_glance(seconds, words):
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("ranks", "most"), [(1, 6), (2, 3), (4, 1), (6, 1), pytest.param(7, 1, id="7 ranks, more than samples")]
+)
+def test_more_micro_batches_than_samples_are_refused(ranks, most):
+    """Steps have six samples, the last of an epoch four."""
+    refuse_empty_shares(ToyBatches(), most, ranks)
+    for micros in (most + 1, 100_000):
+        with pytest.raises(ConfigError) as caught:
+            refuse_empty_shares(ToyBatches(), micros, ranks)
+        assert "A step has 6 samples" in caught.value.what
+        assert (caught.value.where, caught.value.fix) == (
+            f"run.accumulate={micros}",
+            f"run.accumulate={most}",
+        )

@@ -53,6 +53,12 @@ class Cycle:
         self.owed[rows] = False
         self.waiting[rows] = 0
 
+    def forget(self, chunks: int) -> None:
+        """Forgets what was encoded after the first `chunks` chunks."""
+        for chunk in self.chunks[chunks:]:
+            self.touched[chunk.rows] = False
+        del self.chunks[chunks:]
+
     def end(self) -> None:
         """Starts the next cycle: the encoder has moved, so every vector is out of date."""
         self.touched[:] = False

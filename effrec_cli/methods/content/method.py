@@ -173,6 +173,10 @@ class ContentMethod(Method):
         self._judged = None
         return self.mode.step(batch, engine)
 
+    def drop_step(self) -> None:
+        """Undoes what micro-batches of a step that is given up have left in the mode."""
+        self.mode.drop_step()
+
     def settle(self, engine: Engine) -> None:
         """Lets the encoder have what a cycle has gathered so far."""
         self._judged = None

@@ -69,6 +69,9 @@ class Mode:
     def settle(self, engine: Engine) -> None:
         """Applies what is still held back; called before a validation."""
 
+    def drop_step(self) -> None:
+        """Undoes what micro-batches of a step that is given up have left, but for gradients."""
+
     def table(self, autocast: Context) -> Tensor:
         """Returns the vectors of the whole catalogue [V, d] by the current weights, without dropout."""
         return self.parts.encoding.table(autocast)

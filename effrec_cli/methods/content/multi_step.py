@@ -52,6 +52,7 @@ class MultiStep(Mode):
         self._cycle: Cycle | None = None
         self._loaded: tuple[dict[str, Tensor], dict[str, Any]] = ({}, {})
         self._of_step: list[tuple[Int64, Tensor, Tensor]] = []
+        self._chunks_before = 0
         self.probe = Probe(self)
 
     @property
@@ -93,6 +94,7 @@ class MultiStep(Mode):
         rows = rows_of(batch)
         if batch.host[PART][0] == 0:
             self._of_step = []  # of a step that was only tried
+            self._chunks_before = len(self.cycle.chunks)
         self._refresh(rows, engine)
         loss, gradient, index = self.gradient_of(batch, rows, engine)
         self._of_step.append((rows, index, gradient))
@@ -135,6 +137,11 @@ class MultiStep(Mode):
         """Moves the encoder by what the cycle has gathered so far, so that it is judged with the filter."""
         if self._runs and self.cycle.steps:
             self._end(engine)
+
+    def drop_step(self) -> None:
+        """Forgets what the step has encoded, which is encoded alike, and counted, when it is taken again."""
+        self._of_step = []
+        self.cycle.forget(self._chunks_before)
 
     # The cache.
 
