@@ -104,7 +104,7 @@ def _outcome_of_death(task: Task, code: int) -> Outcome:
 
 def main(arguments: list[str]) -> int:
     """Performs the task on stdin; the exit code is that of a run."""
-    from effrec_cli.worker import stop_with_parent
+    from effrec_cli.parent import stop_with_parent
 
     stop_with_parent()
     task = Task(**json.load(sys.stdin))

@@ -21,11 +21,17 @@ import torch
 import torch.distributed
 
 from effrec_cli import errors
-from effrec_cli.env import resolve_device
-from effrec_cli.errors import EffrecError, EnvironmentFault, Interrupted
+from effrec_cli.env import resolve_device, usable_cores
+from effrec_cli.errors import ConfigError, EffrecError, EnvironmentFault, Interrupted
+from effrec_cli.parent import LAUNCHER
 
 REPORTS = "EFFREC_RANK_REPORTS"
 """Environment variable with the folder where a failing rank leaves its error."""
+
+FEW_RANKS = 4
+"""Ranks that any CPU may have, to try a run of several on a small machine."""
+RANKS_PER_CORE = 2
+"""Ranks a core, at most, on a CPU: each is a process with torch of its own."""
 
 _CUT_OFF = "cut off"
 
@@ -45,6 +51,7 @@ def launch(folder: Path, devices: int, device: str = "auto", module: str = "effr
         module: what a rank runs, as `python -m MODULE FOLDER DEVICE`.
 
     Raises:
+        ConfigError: there are too few cores for so many ranks on a CPU.
         EffrecError: the error of the rank that failed first, with its exit code; `Interrupted` when the
             ranks were told to stop and have saved themselves.
     """
@@ -153,11 +160,24 @@ def _silent_death(exit_codes: dict[int, int]) -> EffrecError:
 
 
 def _refuse_too_many(devices: int, device: str) -> None:
-    if resolve_device(device).type == "cuda" and devices > torch.cuda.device_count():
+    if resolve_device(device).type == "cpu":
+        _refuse_too_many_for_cores(devices)
+    elif devices > torch.cuda.device_count():
         raise EnvironmentFault(
             f"{devices} devices are asked for and there are {torch.cuda.device_count()} GPUs.",
             where=f"run.devices={devices}",
             fix=f"run.devices={torch.cuda.device_count()}, or run.device=cpu",
+        )
+
+
+def _refuse_too_many_for_cores(devices: int) -> None:
+    cores = usable_cores()
+    most = max(FEW_RANKS, RANKS_PER_CORE * cores)
+    if devices > most:
+        raise ConfigError(
+            f"{devices} ranks are asked for and there are {cores} CPU cores: {most} ranks at most.",
+            where=f"run.devices={devices}",
+            fix=f"run.devices={max(1, cores)}, a rank a core",
         )
 
 
@@ -182,6 +202,7 @@ def _environment(devices: int, reports: str) -> Iterator[None]:
     threads = max(1, (os.cpu_count() or 1) // devices)
     wanted = {
         REPORTS: reports,
+        LAUNCHER: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S),
     }

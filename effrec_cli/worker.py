@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from effrec_cli import distributed, launch
-from effrec_cli.distributed import World
 from effrec_cli.errors import EffrecError
-from effrec_cli.loop import interrupt
+from effrec_cli.parent import stop_with_launcher
 
-_PR_SET_PDEATHSIG = 1
+if TYPE_CHECKING:
+    from effrec_cli.distributed import World
 
 
 def main(arguments: list[str], work: Callable[[Path, World], object] | None = None) -> int:
@@ -25,11 +24,17 @@ def main(arguments: list[str], work: Callable[[Path, World], object] | None = No
         work: what to do in the joined world; `run.run_rank` by default.
     """
     folder, device = arguments
-    stop_with_parent()
+    stop_with_launcher()  # before torch is imported, which takes seconds
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the launcher makes it a SIGTERM
+    from effrec_cli import distributed, launch
+    from effrec_cli.loop import interrupt
+
     rank = int(os.environ.get("RANK", "0"))
     try:
+        # SIGTERM still ends the process on the spot: joining waits for the others outside of Python, where a
+        # handler would never run, and there is nothing yet to save.
+        world = distributed.join(device)
         with interrupt.listening():
-            world = distributed.join(device)
             (work or _train())(Path(folder), world)
             world.leave()
     except Exception as error:
@@ -42,12 +47,6 @@ def _train() -> Callable[[Path, World], object]:
     from effrec_cli.run import run_rank
 
     return run_rank
-
-
-def stop_with_parent() -> None:
-    """Asks Linux to send SIGTERM here when the launching process dies, even if it is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":

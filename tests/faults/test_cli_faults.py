@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,6 +149,16 @@ def test_an_outside_launcher_leaves_a_finished_run_alone(resume_setting, uninter
     assert (done.returncode == 0) == (resume_setting == "auto")
     assert ("holds a finished run" if resume_setting == "auto" else "holds a run already") in done.stderr
     assert (uninterrupted / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("setting", ["run.accumulate=100000", "run.devices=9999"])
+def test_what_would_only_take_time_and_memory_is_refused_before_training(setting, tmp_path, data_root):
+    folder = tmp_path / "run"
+    _, error = (process := start(folder, data_root, setting)).communicate(timeout=120)
+    assert process.returncode == 2, error
+    assert f"where: {setting}" in error
+    assert re.search(rf"fix: {setting.partition('=')[0]}=\d{{1,3}}\b", error), error
+    assert not folder.exists()
 
 
 def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, data_root):

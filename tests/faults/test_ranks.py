@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from toy_rank import Dry
 
 from effrec_cli import launch
 from effrec_cli.errors import EffrecError, EnvironmentFault, Interrupted, NonFiniteError
+from effrec_cli.parent import LAUNCHER
 from effrec_cli.tensorfile import read_tensors
 
 HERE = Path(__file__).parent
@@ -144,6 +146,62 @@ def test_a_signal_to_one_rank_stops_all_and_saves(tmp_path, rank):
     run(tmp_path / "run", method=Dry(make_config()))
     run(tmp_path / "one", method=Dry(make_config()))
     close(tmp_path / "run", tmp_path / "one", rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_between_micro_batches_stops_all_before_their_step(tmp_path):
+    settings = {"run__accumulate": 3}
+    with pytest.raises(Interrupted):
+        start(tmp_path / "run", does="SIGTERM", step=5, rank=1, settings=settings)
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("interrupted", 5)
+    run(tmp_path / "run", method=Dry(make_config(**settings)), **settings)
+    run(tmp_path / "one", method=Dry(make_config(**settings)), **settings)
+    close(tmp_path / "run", tmp_path / "one", rtol=1e-4, atol=1e-5)
+
+
+WORKER = [sys.executable, "-X", "importtime", "-m", "effrec_cli.worker"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a child learns of its parent's death on Linux only")
+def test_a_rank_whose_launcher_is_dead_already_ends_at_once(tmp_path):
+    environment = {**os.environ, LAUNCHER: str(os.getppid())}
+    done = subprocess.run(
+        [*WORKER, str(tmp_path), "cpu"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 143
+    imported = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+    assert "effrec_cli.parent" in imported
+    assert "torch" not in imported
+
+
+JOINING = """
+import sys
+from effrec_cli import distributed, worker
+join = distributed.join
+def told(device):
+    print("joining", flush=True)
+    return join(device)
+distributed.join = told
+sys.exit(worker.main(sys.argv[1:]))
+"""
+
+
+def test_sigterm_ends_a_rank_that_waits_for_the_others(tmp_path):
+    with socket.create_server(("localhost", 0)) as nobody:
+        place = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost"}
+        environment = {**os.environ, **place, "MASTER_PORT": str(nobody.getsockname()[1])}
+        words = [sys.executable, "-c", JOINING, str(tmp_path), "cpu"]
+        rank = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+        try:
+            assert rank.stdout.readline() == "joining\n"
+            nobody.settimeout(60)
+            _ = nobody.accept()  # it waits for an answer
+            rank.send_signal(signal.SIGTERM)
+            assert rank.wait(timeout=20) == -signal.SIGTERM
+        finally:
+            rank.kill()
+            rank.communicate()
 
 
 PARENT = """

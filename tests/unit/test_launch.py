@@ -7,7 +7,9 @@ import torch
 
 from effrec_cli import distributed, launch
 from effrec_cli.distributed import World, is_one_of_many, join
+from effrec_cli.env import usable_cores
 from effrec_cli.errors import ConfigError, EffrecError, EnvironmentFault, Interrupted, NonFiniteError
+from effrec_cli.parent import LAUNCHER
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -118,6 +120,25 @@ def test_more_ranks_than_gpus_are_refused(tmp_path, monkeypatch):
     assert "run.devices=1" in caught.value.fix
 
 
+@pytest.mark.parametrize(("cores", "most"), [(1, 4), (2, 4), (3, 6), (16, 32)])
+def test_more_ranks_than_a_cpu_carries_are_refused(tmp_path, monkeypatch, cores, most):
+    monkeypatch.setattr(launch, "usable_cores", lambda: cores)
+    with pytest.raises(ConfigError) as caught:
+        launch.launch(tmp_path, most + 1, "cpu")
+    assert f"{most} ranks at most" in caught.value.what
+    assert (caught.value.where, caught.value.exit_code) == (f"run.devices={most + 1}", 2)
+    launch._refuse_too_many(most, "cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 5, 6}, raising=False)
+    assert usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1
+
+
 # Which error is told.
 
 
@@ -168,5 +189,6 @@ def test_the_environment_is_put_back(monkeypatch):
     before = dict(os.environ)
     with launch._environment(2, "/reports"):
         assert os.environ[launch.REPORTS] == "/reports"
+        assert os.environ[LAUNCHER] == str(os.getpid())
         assert int(os.environ["OMP_NUM_THREADS"]) >= 1
     assert dict(os.environ) == before
