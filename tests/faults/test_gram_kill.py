@@ -32,7 +32,12 @@ MODES = {
     "recompute left open": ["optimizer.schedule=cosine"],
     "recomputed, of micro-batches": ["method.recompute=true", "run.accumulate=2"],
     "inject_single": [*MULTI, "method.update=inject_single", "optimizer.schedule=noam", *ADAPTED],
-    "inject_multi": [*MULTI, "method.update=inject_multi", "method.update_items=7"],
+    "inject_multi, of micro-batches": [
+        *MULTI,
+        "method.update=inject_multi",
+        "method.update_items=7",
+        "run.accumulate=2",
+    ],
     "a share": [*MULTI, "method.update=inject_multi", "method.refresh=eager", *SHARE],
     "regress": [*MULTI, "method.update=regress", "method.update_items=7"],
 }
