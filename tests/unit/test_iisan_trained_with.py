@@ -64,6 +64,20 @@ def test_other_weights_are_told_of_the_backbone_that_has_them(tmp_path, words, m
     assert "train anew" in line
 
 
+def test_a_run_resumed_with_other_weights_goes_on_naming_those_it_began_with(tmp_path, words):
+    state = built(tmp_path, *words).extra_state()
+    other_weights(tmp_path / "text")
+    method = IISAN(config_of(tmp_path, *words, mode="iisan"), World())
+    method.say = lambda line: None
+    method.recall(json.loads(json.dumps(state)))
+    method.data = load(method.config.dataset, tmp_path, lambda line: None)
+    method.model = method.build(method.data)
+    saved = method.extra_state()
+    assert saved["backbones"] == json.loads(json.dumps(state["backbones"]))
+    (line,) = reopened(tmp_path, saved, *words)
+    assert ": other weights. " in line
+
+
 def test_another_size_of_images_is_told_by_its_numbers(tmp_path, words):
     state = built(tmp_path, *words).extra_state()
     (tmp_path / "image" / "preprocessor_config.json").write_text(json.dumps({"size": 24}))

@@ -286,7 +286,8 @@ class ContentMethod(Method):
     def extra_state(self) -> dict[str, Any]:
         """Returns the encoder's updates, the mode's numbers, what was chosen, and what its backbones are."""
         found = {"encoder_steps": self.rate.steps, "keeps_lower": self.encoder.keeps, **self.mode.state()}
-        return {**found, "backbones": there} if (there := self.frozen_backbones) else found
+        there = self._trained_with or self.frozen_backbones  # a resumed run was begun with those of then
+        return {**found, "backbones": there} if there else found
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Takes `extra_state` back."""
