@@ -47,6 +47,12 @@ def as_effrec(error: Exception) -> EffrecError:
         return _missing_package(error)
     if isinstance(error, OSError) and error.errno in (*_FULL_OR_CLOSED, *_ABSENT):
         return _file_system(error)
+    if "InvalidCxxCompiler" in {type(error).__name__, type(getattr(error, "inner_exception", None)).__name__}:
+        return EnvironmentFault(
+            "torch.compile needs a C++ compiler on a CPU, and none works here.",
+            where=_text(error),
+            fix="install g++ or name one by the variable CXX, or leave out run.compile and method.compile",
+        )
     return EffrecError(
         f"This should not have happened: {type(error).__name__}: {error}",
         fix="run it again with --debug and report the traceback",
