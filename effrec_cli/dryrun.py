@@ -206,7 +206,7 @@ def _dataset(config: Config) -> tuple[Dataset, RecData | None]:
         folder_bytes(folder),
         num_users=data.num_users,
         num_items=data.num_items,
-        num_interactions=len(data.sequences.items),
+        num_interactions=data.num_interactions,
     )
     return there, data
 
@@ -340,7 +340,8 @@ def _data_bytes(data: RecData, device: torch.device) -> int:
         return 0
     sequences = data.sequences
     cases = (getattr(part, f.name) for part in (data.valid, data.test) for f in fields(part))
-    return sum(each.nbytes for each in (sequences.items, sequences.offsets, data.train_end, *cases))
+    ends = (data.train_end, data.train_start if data.sample is not None else data.train_end[:0])
+    return sum(each.nbytes for each in (sequences.items, sequences.offsets, *ends, *cases))
 
 
 def _bytes(tensors: list[Tensor]) -> int:

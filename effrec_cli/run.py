@@ -317,7 +317,7 @@ def _described(config: Config, data: RecData, method: Method, world: World) -> d
             "hash": data.content_hash,
             "users": data.num_users,
             "items": data.num_items,
-            "interactions": len(data.sequences.items),
+            "interactions": data.num_interactions,
             "stats": data.stats,
         },
         "method": config.method.name,
