@@ -110,7 +110,7 @@ def open_cache(folder: Path) -> RecData:
 
 
 def _fits_together(data: RecData) -> bool:
-    """Returns whether rows and users are as many in all arrays; a sample's kept rows stand behind the others."""
+    """Returns whether rows and users are as many in all arrays; kept rows stand behind the others."""
     kept = data.num_train if data.sample is not None else 0
     sequences = data.sequences
     columns = [c for c in (sequences.items, sequences.times, sequences.ratings) if c is not None]

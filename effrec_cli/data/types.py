@@ -21,7 +21,7 @@ Int32 = NDArray[np.int32]
 class Sequences:
     """All interactions, user after user, in time order inside a user.
 
-    Behind a sample (`RecData.sample`) each array goes on, behind offsets[-1], with the rows that training keeps.
+    Of a sample (`RecData.sample`) each array goes on, behind offsets[-1], with the rows that training keeps.
 
     Attributes:
         offsets: int64 [num_users + 1]; user u owns positions offsets[u] to offsets[u + 1].
@@ -86,7 +86,7 @@ class RecData:
         name: name of the dataset.
         content_hash: hex digest of the prepared content: raw files and preparation settings.
         sequences: all interactions.
-        train_end: int64 [num_users]; user u trains on positions train_start[u] to train_end[u] (may be empty).
+        train_end: int64 [num_users]; user u trains on positions train_start[u] to train_end[u], maybe none.
         valid: cases for model selection.
         test: cases for the result.
         users: raw ids of users.
@@ -96,12 +96,12 @@ class RecData:
         ceiling: best possible score per metric on the test cases (synthetic data), such as {"ndcg@10": 0.4}.
         side: other arrays by name (item text tokens, images, features ...), memory-mapped.
         stats: counts made while preparing: rows read, dropped, and why.
-        train_start: int64 [num_users]; offsets[:-1] where none is given. Behind a sample the rows that training
+        train_start: int64 [num_users]; offsets[:-1] where none is given. Of a sample the rows that training
             keeps stand once more, behind all others, and both ends point there.
         full_train_end: int64 [num_users]; of a sample, where training ended before it; None elsewhere.
         train_weights: of a sample, float32 weights of the kept rows in their order, by which a weighted sum
             over them stands for all training rows; None where all weigh the same.
-        sample: of a sample, what was kept of what: `parent` (its content hash), `mode`, `rate`, `seed`, counts.
+        sample: of a sample, what was kept of what: `parent` (a content hash), `mode`, `rate`, `seed`, counts.
     """
 
     name: str

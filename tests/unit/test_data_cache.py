@@ -240,7 +240,7 @@ def test_training_rows_may_stand_behind_all_others():
         whole,
         sequences=Sequences(whole.sequences.offsets, *held),
         train_start=start,
-        train_end=start + [3, 0, 2],
+        train_end=start + np.array([3, 0, 2]),
         full_train_end=whole.train_end,
         sample={"mode": "by hand"},
     )
