@@ -71,6 +71,30 @@ _METHODS = {
         "reference point: closed-form linear autoencoder",
         ("none",),
     ),
+    "ials": Row(
+        "effrec_cli.methods.ials:IALSMethod",
+        "effrec_cli.schema.method_ials:IALSConfig",
+        "reference point: implicit matrix factorisation by alternating least squares",
+        ("none",),
+    ),
+    "rsvd": Row(
+        "effrec_cli.methods.rsvd:RSVDMethod",
+        "effrec_cli.schema.method_rsvd:RSVDConfig",
+        "reference point: randomised singular value decomposition",
+        ("none",),
+    ),
+    "bpr": Row(
+        "effrec_cli.methods.bpr:BPRMethod",
+        "effrec_cli.schema.method_bpr:BPRConfig",
+        "reference point: matrix factorisation that learns to rank",
+        ("none",),
+    ),
+    "explicit_als": Row(
+        "effrec_cli.methods.explicit_als:ExplicitALSMethod",
+        "effrec_cli.schema.method_explicit_als:ExplicitALSConfig",
+        "reference point: matrix factorisation of ratings",
+        ("none",),
+    ),
 }
 
 _MODELS = {

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from effrec_cli.errors import nearest_name
 from effrec_cli.schema.dataset_table import TableConfig
+from effrec_cli.schema.factors import Fitting, factor_problems
 from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.method_gram import GRAMConfig, gram_problems
 from effrec_cli.schema.method_iisan import IISANConfig, iisan_problems
@@ -168,6 +169,11 @@ def _titles(config: Config) -> Iterator[Problem]:
         yield Problem("dataset.title", what, fix=fix)
 
 
+def _factors(config: Config) -> Iterator[Problem]:
+    if isinstance(config.method, Fitting):
+        yield from factor_problems(config.method)
+
+
 def _sparse_rows(config: Config) -> Iterator[Problem]:
     if config.optimizer.sparse_rows:
         yield from row_sparse_problems(config)
@@ -187,5 +193,6 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _cce,
     _gram,
     _iisan,
+    _factors,
     _sparse_rows,
 )

@@ -1,0 +1,91 @@
+"""Methods that are a matrix factorisation and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from effrec_cli.backbone import model_for
+from effrec_cli.data.types import RecData
+from effrec_cli.evaluation.ranking import rank_cases
+from effrec_cli.evaluation.scorer import Scorer
+from effrec_cli.methods.base import Footprint, Method
+from effrec_cli.methods.factors.fit import Fitted, fit, kind_of, settled
+from effrec_cli.methods.factors.rows import BYTES_A_ROW
+from effrec_cli.methods.factors.scorer import FactorScorer
+from effrec_cli.models.none import NoModel
+from effrec_cli.schema.protocols import monitor_of
+
+if TYPE_CHECKING:
+    from effrec_cli.engine import Engine
+
+_TABLES = 5
+"""Times the vectors' size while they are fitted: now, best, a side turned and squared, and some room."""
+
+
+class Factorisation(Method):
+    """Fits user and item vectors on the training rows; a score is the product of two.
+
+    The validation metric is looked at every few sweeps, and the best sweep's vectors are kept.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("none",)
+    model: NoModel
+    fitted: Fitted | None = None
+
+    @property
+    def own(self) -> Any:
+        """The method's settings."""
+        return self.config.method
+
+    def build(self, data: RecData) -> nn.Module:
+        """Returns the holder of the vectors, empty as yet."""
+        self.model = model_for(self.task, self.config.model.name)()
+        return self.model
+
+    def fit(self, engine: Engine) -> None:
+        """Sweeps until validation says enough.
+
+        Raises:
+            DataError: there are no training rows, or no ratings where they are needed.
+            ConfigError: the regulariser is too weak for the precision.
+        """
+        seen = torch.from_numpy(self.data.train_end > self.data.train_start).to(engine.world.device)
+        monitor = monitor_of(self.config)
+
+        def judge(state: Mapping[str, Tensor]) -> float:
+            with engine.meter.validating():
+                scorer = self._scorer({**state, "seen": seen})
+                settings, world = self.config.evaluation, self.world
+                return rank_cases(scorer, self.data, self.data.valid, settings, world=world)[monitor]
+
+        validated = judge if len(self.data.valid) else None
+        self.fitted = fit(self.own, self.data, engine.world.device, self.config.seed, validated)
+        self.load_state_dict({**self.fitted.state, "seen": seen})
+
+    def footprint(self, data: RecData) -> Footprint:
+        """Returns the vectors, and what fitting holds besides: the rows both ways round, and more vectors."""
+        values, _ = settled(self.own, data.num_train)
+        numbers = (data.num_users + data.num_items) * int(values["dim"])
+        work = _TABLES * 4 * numbers + BYTES_A_ROW * data.num_train
+        return Footprint(numbers, 4 * numbers, work)
+
+    def choices(self) -> dict[str, str]:
+        """Returns what settings that were left open became, and the sweep that was best."""
+        told = self.fitted.choices if self.fitted is not None else {}
+        return {f"method.{name}": why for name, why in told.items()}
+
+    def scorer(self) -> Scorer:
+        """Returns what multiplies vectors."""
+        return self._scorer(self.model.state_dict())
+
+    def _scorer(self, state: Mapping[str, Tensor]) -> Scorer:
+        fold_all = self.own.users == "fold_in"
+        return FactorScorer(kind_of(self.own), state, fold_all=fold_all, last=self.own.last)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes `users` [U, d], `items` [V, d], `seen` [U] and what folding in needs."""
+        self.model.hold(state)
