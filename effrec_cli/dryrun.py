@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from effrec_cli.methods.base import Method
 from effrec_cli.precision import refuse_precision
 from effrec_cli.runfolder import RunFolder, refuse_taken
 from effrec_cli.schema import Config
+from effrec_cli.schema.sample import SampleConfig, is_sampled
 from effrec_cli.standin import SIDES, stand_in
 from effrec_cli.trial import Trial, try_run
 
@@ -213,6 +214,10 @@ def _dataset(config: Config) -> tuple[Dataset, RecData | None]:
 
 def _unprepared(config: Config, folder: Path, source: Source) -> tuple[Dataset, RecData | None]:
     settings = config.dataset
+    if is_sampled(settings.sample):
+        whole, data = _dataset(replace(config, dataset=replace(settings, sample=SampleConfig())))
+        state = "raw" if whole.state == "prepared" else whole.state
+        return replace(whole, state=state, folder=str(folder)), data
     raw = Path(config.data_root) / "raw" / settings.name
     users, items = getattr(settings, "num_users", None), getattr(settings, "num_items", None)
     if items is not None:

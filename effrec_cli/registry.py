@@ -167,6 +167,11 @@ _DATASETS = {
         "effrec_cli.schema.dataset_amazon:AmazonConfig",
         "Amazon reviews and metadata as published in 2018 and 2023",
     ),
+    "sample": Row(
+        "effrec_cli.data.sample_folder:SampleSource",
+        "effrec_cli.schema.dataset_sample:SampleFolderConfig",
+        "a folder that effrec data sample has made",
+    ),
     "duolingo": Row(
         "effrec_cli.data.duolingo:DuolingoSource",
         "effrec_cli.schema.dataset_duolingo:DuolingoConfig",

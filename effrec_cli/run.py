@@ -100,6 +100,8 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
     with outofmemory.explained(config, world.device):
         method, batches, data = _build(config, data, world, folder)
     tell(_what_is_trained(config, data, method, world))
+    if data.train_weights is not None and not method.reads_weights:
+        tell(f"{config.method.name} leaves the importance weights of the sample unread: all rows count alike")
     engine = Engine(
         method=method,
         batches=batches,
@@ -319,6 +321,7 @@ def _described(config: Config, data: RecData, method: Method, world: World) -> d
             "items": data.num_items,
             "interactions": data.num_interactions,
             "stats": data.stats,
+            **({} if data.sample is None else {"sample": data.sample}),
         },
         "method": config.method.name,
         "model": config.model.name,

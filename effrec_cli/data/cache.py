@@ -44,6 +44,11 @@ def _write(folder: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
     if not _is_file(array, path):
         with disk_faults(path):
             np.save(path, array, allow_pickle=False)
+    return entry_of(path)
+
+
+def entry_of(path: Path) -> dict[str, Any]:
+    """Returns what the manifest says of an array's file: its `bytes` and `sha256`."""
     return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 

@@ -12,7 +12,7 @@ from effrec_cli.data.contents import Contents, contents_of
 from effrec_cli.data.rows import counts
 from effrec_cli.data.shuffle import shuffled
 from effrec_cli.data.source import TEST, TRAIN, VALID
-from effrec_cli.data.types import Int32, Int64, RecData
+from effrec_cli.data.types import Int32, Int64, RecData, refuse_sample
 from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_base import PartsConfig
 
@@ -100,6 +100,7 @@ def impressions_of(data: RecData, parts: PartsConfig) -> Impressions:
     side = data.side
     if "impressions_candidates" not in side:
         raise _no_impressions(data)
+    refuse_sample(data, "impressions")
     ready_made = "impressions_offsets" in side
     found = _ready_made(data, parts) if ready_made else _slates(data, parts)
     for name in PARTS:

@@ -13,6 +13,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from effrec_cli.errors import DataError
+
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
 
@@ -170,6 +172,24 @@ class RecData:
         for start, end in _long_runs(self.train_start, self.train_end):
             counts += np.bincount(self.sequences.items[start:end], minlength=self.num_items)
         return counts
+
+
+def refuse_sample(data: RecData, rows: str) -> None:
+    """Does nothing where the data are whole.
+
+    Args:
+        data: the dataset.
+        rows: what is trained on in place of interactions.
+
+    Raises:
+        DataError: they are a sample: interactions were sampled, and these rows were not.
+    """
+    if data.sample is not None:
+        raise DataError(
+            f"A sample keeps some of the interactions, and this task trains on {rows}, of which all stay.",
+            where=f"dataset {data.name}, sample of {data.sample['rate']:g}",
+            fix="leave dataset.sample out, or train a task on interactions",
+        )
 
 
 def _long_runs(starts: Int64, ends: Int64, rows: int = 1 << 22) -> list[tuple[int, int]]:

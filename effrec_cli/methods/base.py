@@ -59,6 +59,8 @@ class Method:
     tasks: ClassVar[tuple[str, ...]] = ("next_item",)
     reads_contents: ClassVar[bool] = False
     """Whether items are scored by what the dataset says of them: a run needs it, or `keepsakes`."""
+    reads_weights: ClassVar[bool] = False
+    """Whether training rows count by `RecData.train_weights` where there are some; a run says where not."""
     joins_empty: ClassVar[bool] = False
     """Whether a rank whose share of a step is empty runs `training_step` all the same, to work for others."""
     rehearses: bool = False

@@ -175,8 +175,9 @@ def _board(runs: list[Run], metric: str | None, per_run: bool) -> Board:
     entries.sort(key=lambda entry: _rank(mean(entry.scores(chosen)), chosen))
     first = _result(runs[0])
     notes = [*_fill_tpme(entries), *_mixed_commits(entries), *_repeated(entries)]
-    dataset, content_hash = str(first.dataset.get("name")), str(first.dataset.get("hash"))
-    return Board(dataset, content_hash, _comparable(first.protocol), chosen, entries, notes)
+    return Board(
+        str(first.dataset.get("name")), _content(first), _comparable(first.protocol), chosen, entries, notes
+    )
 
 
 def _rank(score: float | None, metric: str) -> tuple[bool, float]:
@@ -259,8 +260,13 @@ def _comparable(protocol: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in protocol.items() if key not in ("ks", "metrics")}
 
 
+def _content(result: Result) -> str:
+    """Returns the content hash of what the run is judged on: of a sample that of its parent."""
+    return str((result.dataset.get("sample") or {}).get("parent") or result.dataset.get("hash"))
+
+
 def _table_key(result: Result) -> str:
-    return _canonical([result.dataset.get("hash"), _comparable(result.protocol)])
+    return _canonical([_content(result), _comparable(result.protocol)])
 
 
 def _entry_key(result: Result) -> str:

@@ -12,9 +12,10 @@ from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.method_gram import GRAMConfig, gram_problems
 from effrec_cli.schema.method_iisan import IISANConfig, iisan_problems
 from effrec_cli.schema.problems import Problem
-from effrec_cli.schema.protocols import LOWER_IS_BETTER, is_own, metrics_of, task_of
+from effrec_cli.schema.protocols import LOWER_IS_BETTER, OWN, is_own, metrics_of, task_of
 from effrec_cli.schema.root import Config, EvaluationConfig
 from effrec_cli.schema.row_sparse import row_sparse_problems
+from effrec_cli.schema.sample import is_sampled
 
 
 def cross_problems(config: Config) -> Iterator[Problem]:
@@ -174,6 +175,18 @@ def _factors(config: Config) -> Iterator[Problem]:
         yield from factor_problems(config.method)
 
 
+def _sample(config: Config) -> Iterator[Problem]:
+    """Yields a sample of interactions where the task trains on other rows."""
+    sample, task = config.dataset.sample, task_of(config)
+    if is_sampled(sample) and task in OWN:
+        rows = _OWN_ROWS.get(task, "others")
+        what = f"A sample keeps some of the interactions, and task {task} trains on {rows}."
+        yield Problem("dataset.sample.rate", what, fix="leave dataset.sample out, or train another task")
+
+
+_OWN_ROWS = {"news": "impressions", "knowledge_tracing": "answers"}
+
+
 def _sparse_rows(config: Config) -> Iterator[Problem]:
     if config.optimizer.sparse_rows:
         yield from row_sparse_problems(config)
@@ -194,5 +207,6 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _gram,
     _iisan,
     _factors,
+    _sample,
     _sparse_rows,
 )
