@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from effrec_cli.backbone import model_for
 from effrec_cli.data.types import RecData
-from effrec_cli.evaluation.ranking import rank_cases
 from effrec_cli.evaluation.scorer import Scorer
 from effrec_cli.methods.base import Footprint, Method
 from effrec_cli.methods.factors.fit import Fitted, fit, kind_of, settled
+from effrec_cli.methods.factors.judge import judge_of, seen_users
 from effrec_cli.methods.factors.rows import BYTES_A_ROW
 from effrec_cli.methods.factors.scorer import FactorScorer
 from effrec_cli.models.none import NoModel
@@ -53,18 +52,25 @@ class Factorisation(Method):
             DataError: there are no training rows, or no ratings where they are needed.
             ConfigError: the regulariser is too weak for the precision.
         """
-        seen = torch.from_numpy(self.data.train_end > self.data.train_start).to(engine.world.device)
-        monitor = monitor_of(self.config)
+        own, world = self.own, engine.world
+        fold_all = own.users == "fold_in"
+        rank = judge_of(
+            kind_of(own),
+            self.data,
+            self.config.evaluation,
+            monitor_of(self.config),
+            world,
+            fold_all=fold_all,
+            last=own.last,
+        )
 
         def judge(state: Mapping[str, Tensor]) -> float:
+            assert rank is not None
             with engine.meter.validating():
-                scorer = self._scorer({**state, "seen": seen})
-                settings, world = self.config.evaluation, self.world
-                return rank_cases(scorer, self.data, self.data.valid, settings, world=world)[monitor]
+                return rank(state)
 
-        validated = judge if len(self.data.valid) else None
-        self.fitted = fit(self.own, self.data, engine.world.device, self.config.seed, validated)
-        self.load_state_dict({**self.fitted.state, "seen": seen})
+        self.fitted = fit(own, self.data, world.device, self.config.seed, rank and judge)
+        self.load_state_dict({**self.fitted.state, "seen": seen_users(self.data).to(world.device)})
 
     def footprint(self, data: RecData) -> Footprint:
         """Returns the vectors, and what fitting holds besides: the rows both ways round, and more vectors."""
@@ -80,11 +86,8 @@ class Factorisation(Method):
 
     def scorer(self) -> Scorer:
         """Returns what multiplies vectors."""
-        return self._scorer(self.model.state_dict())
-
-    def _scorer(self, state: Mapping[str, Tensor]) -> Scorer:
-        fold_all = self.own.users == "fold_in"
-        return FactorScorer(kind_of(self.own), state, fold_all=fold_all, last=self.own.last)
+        own, state = self.own, self.model.state_dict()
+        return FactorScorer(kind_of(own), state, fold_all=own.users == "fold_in", last=own.last)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes `users` [U, d], `items` [V, d], `seen` [U] and what folding in needs."""

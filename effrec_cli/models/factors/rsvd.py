@@ -61,6 +61,7 @@ class RandomizedSVD:
         self.user_exponent = user_exponent
         self._user_scale = _scale(matrix.degrees(), user_exponent, dtype)
         self._item_scale = _scale(by_item.degrees(), item_exponent, dtype)
+        self._met = by_item.degrees() > 0
         self._by_user, self._by_item = self._spans(matrix, dtype), self._spans(by_item, dtype)
         self.users, self.items = (
             torch.zeros(len(scale), dim, dtype=dtype, device=device)
@@ -82,7 +83,7 @@ class RandomizedSVD:
         right = right[:, :rank]
         self.singular_values[:rank] = values[:rank]
         self.users[:, :rank] = self._from_items(right)
-        self.items[:, :rank] = right / self._item_scale[:, None]
+        self.items[:, :rank] = torch.where(self._met, 1 / self._item_scale, 0.0)[:, None] * right
 
     def fold_in(self, offsets: Tensor, columns: Tensor) -> Tensor:
         """Returns the vectors [B, d] of users with these items; a training user's own items give his vector.

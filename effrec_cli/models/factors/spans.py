@@ -38,14 +38,19 @@ class Span:
     def predict(self, vectors: Tensor, table: Tensor, chunk_bytes: int) -> Tensor:
         """Returns the product of each cell's row of `vectors` [B, d] with its row of `table`, [n]."""
         if self.columns.device.type == "cpu":
-            return self._sampled(vectors, table)
+            return self.sampled(vectors, table)
+        return self.gathered(vectors, table, chunk_bytes)
+
+    def gathered(self, vectors: Tensor, table: Tensor, chunk_bytes: int) -> Tensor:
+        """Returns what `predict` does, by products of gathered rows, as many as fit in `chunk_bytes`."""
         owner = torch.repeat_interleave(self.offsets.diff(), output_size=len(self.columns))
         step = max(1, chunk_bytes // (3 * table.shape[1] * table.element_size()))
         parts = zip(owner.split(step), self.columns.split(step), strict=True)
         found = [(vectors[row] * table[column]).sum(1) for row, column in parts]
         return torch.cat(found) if found else table.new_zeros(0)
 
-    def _sampled(self, vectors: Tensor, table: Tensor) -> Tensor:
+    def sampled(self, vectors: Tensor, table: Tensor) -> Tensor:
+        """Returns what `predict` does, by a product that PyTorch computes at some cells alone."""
         zeros = table.new_zeros(len(self.columns))
         shape = (len(vectors), len(table))
         with warnings.catch_warnings():
