@@ -53,6 +53,12 @@ _METHODS = {
         "a side network beside frozen text and image encoders, whose hidden states are kept",
         ("next_item",),
     ),
+    "cadc": Row(
+        "effrec_cli.methods.cadc:CADC",
+        "effrec_cli.schema.method_cadc:CADCConfig",
+        "a network on a sample of the data, with vectors from a factorisation of all of them",
+        ("top_n",),
+    ),
     "pop": Row(
         "effrec_cli.methods.pop:Popularity",
         "effrec_cli.schema.method_pop:PopularityConfig",
@@ -109,6 +115,24 @@ _MODELS = {
         "effrec_cli.schema.model_bert4rec:BERT4RecConfig",
         "Transformer that sees both sides of masked items (next_item)",
         ("next_item",),
+    ),
+    "two_tower": Row(
+        "effrec_cli.models.two_tower:TwoTower",
+        "effrec_cli.schema.model_two_tower:TwoTowerConfig",
+        "a user's and an item's vector, each from a network over id and attributes (top_n)",
+        ("top_n",),
+    ),
+    "neumf": Row(
+        "effrec_cli.models.neumf:NeuMF",
+        "effrec_cli.schema.model_neumf:NeuMFConfig",
+        "a weighed product of vectors beside a network over them (top_n)",
+        ("top_n",),
+    ),
+    "dlrm": Row(
+        "effrec_cli.models.dlrm:DLRM",
+        "effrec_cli.schema.model_dlrm:DLRMConfig",
+        "products of the vectors of ids and attributes, read by a network (top_n)",
+        ("top_n",),
     ),
     "nrms": Row(
         "effrec_cli.models.nrms:NRMS",

@@ -14,7 +14,7 @@ from effrec_cli.errors import DataError
 
 _NEGATIVES = 7
 """Tells the draws of negatives from draws for other purposes."""
-_SMALLEST, _LARGEST, _STEPS = 128, 4096, 100
+_SMALLEST, _LARGEST, _STEPS = 32, 4096, 100
 
 
 class PairBatches:
@@ -132,7 +132,7 @@ class PairBatches:
 
 
 def batch_size_for(rows: int) -> int:
-    """Returns a batch size for an epoch of `rows`: about a hundred steps, a power of two from 128 to 4096.
+    """Returns a batch size for an epoch of `rows`: about a hundred steps, a power of two from 32 to 4096.
 
     A small sample needs small batches: what tells is the number of steps (papers/cadc section 3.2).
     """

@@ -8,6 +8,7 @@ from itertools import pairwise
 from effrec_cli.errors import nearest_name
 from effrec_cli.schema.dataset_table import TableConfig
 from effrec_cli.schema.factors import Fitting, factor_problems
+from effrec_cli.schema.method_cadc import CADCConfig, cadc_problems
 from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.method_gram import GRAMConfig, gram_problems
 from effrec_cli.schema.method_iisan import IISANConfig, iisan_problems
@@ -133,6 +134,11 @@ def _cce(config: Config) -> Iterator[Problem]:
         yield from cce_problems(config.method)
 
 
+def _cadc(config: Config) -> Iterator[Problem]:
+    if isinstance(config.method, CADCConfig):
+        yield from cadc_problems(config.method, config.model)
+
+
 def _gram(config: Config) -> Iterator[Problem]:
     own, precision = config.method, config.run.precision
     if not isinstance(own, GRAMConfig):
@@ -170,11 +176,6 @@ def _titles(config: Config) -> Iterator[Problem]:
         yield Problem("dataset.title", what, fix=fix)
 
 
-def _factors(config: Config) -> Iterator[Problem]:
-    if isinstance(config.method, Fitting):
-        yield from factor_problems(config.method)
-
-
 def _sample(config: Config) -> Iterator[Problem]:
     """Yields a sample of interactions where the task trains on other rows."""
     sample, task = config.dataset.sample, task_of(config)
@@ -185,6 +186,11 @@ def _sample(config: Config) -> Iterator[Problem]:
 
 
 _OWN_ROWS = {"news": "impressions", "knowledge_tracing": "answers"}
+
+
+def _factors(config: Config) -> Iterator[Problem]:
+    if isinstance(config.method, Fitting):
+        yield from factor_problems(config.method)
 
 
 def _sparse_rows(config: Config) -> Iterator[Problem]:
@@ -203,6 +209,7 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _half_precision,
     _patience,
     _heads,
+    _cadc,
     _cce,
     _gram,
     _iisan,

@@ -39,9 +39,9 @@ def data_of(rows, *, num_items, side=None, held=0):
     )
 
 
-def random_data(num_users=40, num_items=30, longest=20, seed=0, **others):
+def random_data(num_users=40, num_items=30, longest=20, seed=0, shortest=1, **others):
     rng = np.random.default_rng(seed)
-    sizes = rng.integers(1, longest, num_users)
+    sizes = rng.integers(shortest, longest, num_users)
     rows = [rng.choice(num_items, size, replace=False).tolist() for size in sizes]
     return data_of(rows, num_items=num_items, **others)
 

@@ -196,7 +196,7 @@ def pairs_in_order(data):
     return [(user, item) for user in range(data.num_users) for item in data.train_items(user).tolist()]
 
 
-@pytest.mark.parametrize(("rows", "size"), [(10, 128), (20_000, 256), (100_000, 1024), (20_000_000, 4096)])
+@pytest.mark.parametrize(("rows", "size"), [(10, 32), (20_000, 256), (100_000, 1024), (20_000_000, 4096)])
 def test_small_samples_get_small_batches(rows, size):
     assert batch_size_for(rows) == size
 
