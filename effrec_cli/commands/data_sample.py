@@ -16,7 +16,7 @@ from effrec_cli.data.sampling.export import ROWS, export
 from effrec_cli.data.sampling.stream import Names, stream
 from effrec_cli.errors import ConfigError
 from effrec_cli.schema import Config
-from effrec_cli.schema.sample import SampleConfig, is_sampled
+from effrec_cli.schema.sample import SampleConfig, is_sampled, sample_settings
 
 SUMMARY = "write a dataset with fewer training rows, or a parquet file with fewer rows"
 _SETTING = "dataset.sample."
@@ -99,7 +99,7 @@ def _from_parquet(options: argparse.Namespace) -> dict[str, Any]:
     config = _sampled(options.words, options.config_dir).dataset.sample
     source, out = options.parquet.expanduser(), options.out.expanduser()
     done = stream(source, out, Names(options.user, options.item, options.time), config, _say)
-    return {**asdict(config), **asdict(done), "out": str(out)}
+    return {**sample_settings(config), **asdict(done), "out": str(out)}
 
 
 def _words(told: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ def export(parent: RecData, config: SampleConfig, folder: Path, data_root: Path,
     """
     require_arrow()
     name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
-    with locked(data_root / f".sample-{name}.lock", say, f"sampling into {folder}"):
+    with locked(data_root / "prepared" / f".sample-{name}.lock", say, f"sampling into {folder}"):
         if not _is_there(folder, sampled_hash(parent.content_hash, config)):
             say(f"Sampling {parent.name} into {folder}")
             with new_folder(folder) as aside:

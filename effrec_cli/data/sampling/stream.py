@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from effrec_cli.data.atomic import disk_faults, locked, make_folder, read_json, write_json
-from effrec_cli.data.blocks import BadRows, Column, require_columns
+from effrec_cli.data.blocks import BadRows, Column
 from effrec_cli.data.parquet import head, open_parquet, parquet_files, read_batch
 from effrec_cli.data.sampling.hashing import Bool, below, id_digests, row_hashes, user_hashes
 from effrec_cli.data.sniff import id_kind, time_kind
 from effrec_cli.data.source import Say
 from effrec_cli.durable import sync_file, sync_folder
-from effrec_cli.errors import ConfigError, DataError
+from effrec_cli.errors import ConfigError, DataError, nearest_name
 from effrec_cli.schema.sample import SampleConfig, sample_settings
 
 MODES = ("uniform", "user")
@@ -111,12 +111,13 @@ def stream(
     """
     _refuse(source, target, config)
     parts, done = plan(source, part_rows), Streamed()
+    columns = _columns(parts[0].file, names)
     folder = target.with_name(f".{target.name}.parts")
     make_folder(folder)
     with locked(folder / ".lock", say, f"sampling into {target}"):
         _refuse(source, target, config)
         _begin(folder, source, names, config, parts)
-        job = _Job(_columns(parts[0].file, names), config, done)
+        job = _Job(columns, config, done)
         for number, part in enumerate(parts):
             written = folder / f"part-{number:06}.parquet"
             if not written.exists():
@@ -195,13 +196,23 @@ def _columns(path: Path, names: Names) -> tuple[list[Column], int]:
     """Returns the columns to read, their kinds judged as those of a table are, and the ticks of a second."""
     given = {role: name for role, name in asdict(names).items() if name is not None}
     with open_parquet(path, _READ_BYTES) as file:
-        wanted = [Column(role, name, id_kind((), "text")) for role, name in given.items()]
-        require_columns(wanted, file.schema_arrow.names, path)
+        _require(given, file.schema_arrow.names, path)
     kinds = {role: id_kind(head(path, given[role]), "auto") for role in ("user", "item")}
     ticks = 1
     if names.time is not None:
         kinds["time"], ticks = time_kind(head(path, names.time), "auto")
     return [Column(role, name, kinds[role]) for role, name in given.items()], ticks
+
+
+def _require(given: dict[str, str], names: Sequence[str], path: Path) -> None:
+    for role, name in given.items():
+        if name not in names:
+            raise DataError(
+                f"There is no column called '{name}'.",
+                where=f"{path}, which has the columns {', '.join(names[:20])}",
+                nearest=nearest_name(name, names),
+                fix=f"--{role} COLUMN",
+            )
 
 
 class _Job:
@@ -235,7 +246,11 @@ class _Job:
             row += len(batch)
 
     def _decide(self, batch: Any, path: Path, row: int) -> Bool:
-        block = read_batch(batch, path, row, self.columns, BadRows("error"))
+        try:
+            block = read_batch(batch, path, row, self.columns, BadRows("error"))
+        except DataError as malformed:
+            malformed.fix = "mend the row, or leave it out of the file"
+            raise
         users, times, config = id_digests(block["user"]), block.get("time"), self.config
         if config.mode == "user":
             return below(user_hashes(config.seed, users), config.rate)
