@@ -128,10 +128,12 @@ def open_run(path: Path, device: torch.device, *, ranks_only: bool = False) -> O
 
 def no_data(config: Config, dataset: dict[str, Any]) -> DataError:
     """Returns the error for a run that cannot be scored, since its dataset is not on this machine."""
+    own = getattr(config.dataset, "path", None) if config.dataset.family == SAMPLE else None
+    again = f"effrec data describe {dataset['name']} data_root={config.data_root}"
     return DataError(
         f"The dataset of this run, {dataset['name']} ({dataset['hash'][:12]}), is not prepared here.",
         where=f"data_root={config.data_root}",
-        fix=f"effrec data describe {dataset['name']} data_root={config.data_root}",
+        fix=again if own is None else f"put the folder of the sample back: {own}",
     )
 
 
