@@ -41,6 +41,7 @@ class CADC(Method):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("top_n",)
+    reads_weights: ClassVar[bool] = True
     model: PairModel
     _factors: Kept | None = None
     _folding: Folding = MappingProxyType({})
@@ -83,8 +84,11 @@ class CADC(Method):
             print(line, file=sys.stderr)
 
     def _sampled(self, data: RecData) -> RecData:
-        """Returns the rows that the network trains on."""
-        return sample(data, self.own.sample) if is_sampled(self.own.sample) else data
+        """Returns the rows that the network trains on; what is prepared on the disk is still the whole."""
+        if not is_sampled(self.own.sample):
+            return data
+        kept = sample(data, self.own.sample)
+        return replace(kept, content_hash=data.content_hash, folder=data.folder)
 
     def build(self, data: RecData) -> nn.Module:
         """Returns the network on the CPU, drawn from the run's seed.
@@ -101,7 +105,7 @@ class CADC(Method):
             return self._factors.users, self._factors.items
         dim = self.own.factors.dim
         users, items = self._shapes or ((data.num_users, dim), (data.num_items, dim))
-        return torch.zeros(users), torch.zeros(items)
+        return torch.zeros(users, device="cpu"), torch.zeros(items, device="cpu")
 
     def _attributes(self, data: RecData) -> Tables:
         """Returns what is known of users and items, those of a saved network where it is read."""

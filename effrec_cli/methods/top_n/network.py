@@ -44,7 +44,7 @@ def _ids(own: Any, table: Tensor) -> IdEmbedding:
 
 def table_of(attributes: Attributes) -> AttributeTable:
     """Returns attributes as buffers of a network."""
-    return AttributeTable(*(torch.as_tensor(getattr(attributes, name)) for name in COLUMNS))
+    return AttributeTable(*(torch.from_numpy(getattr(attributes, name)) for name in COLUMNS))
 
 
 def tables_in(state: Mapping[str, Tensor]) -> Tables:
