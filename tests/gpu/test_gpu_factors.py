@@ -1,4 +1,4 @@
-"""Factorisations on a GPU: what a CPU finds, and no more memory than is given. Numbers: papers/cadc, section 5."""
+"""Factorisations on a GPU: what a CPU finds, in bounded memory. Numbers: papers/cadc, section 5."""
 
 import pytest
 import torch

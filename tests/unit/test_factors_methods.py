@@ -15,11 +15,13 @@ from effrec_cli import compose, registry
 from effrec_cli.errors import ConfigError, DataError, NonFiniteError
 from effrec_cli.evaluation.scorer import Histories
 from effrec_cli.methods.factors import fit as fitting
+from effrec_cli.methods.factors import judge as judges
 from effrec_cli.methods.factors.fit import fit, settled
 from effrec_cli.methods.factors.kept import kept_factors
 from effrec_cli.methods.factors.rows import training_cells
-from effrec_cli.methods.factors.tuned import tuned
+from effrec_cli.methods.factors.tuned import Size, tuned
 from effrec_cli.models.factors.kinds import FOLDS, MAKERS
+from effrec_cli.schema import EvaluationConfig
 from effrec_cli.schema.factors import KINDS, FactorsConfig
 
 CPU = torch.device("cpu")
@@ -77,7 +79,8 @@ def test_every_kind_is_a_method_with_its_schema():
     assert set(KINDS) == set(MAKERS) == set(FOLDS) <= set(registry._BUILT_IN["methods"])
     for kind in KINDS:
         own, shared = registry.schema("methods", kind)(), FactorsConfig(kind=kind)
-        assert settled(own, 1000) == settled(shared, 1000), "alone and for others the same"
+        size = Size(100, 50, 1000)
+        assert settled(own, size) == settled(shared, size), "alone and for others the same"
 
 
 @pytest.mark.parametrize("ratings", [False, True])
@@ -230,10 +233,26 @@ def test_a_score_that_is_no_number_stops_the_fit(data):
         fit(FactorsConfig(dim=2, sweeps=6), data, CPU, 1, lambda state: float("nan"))
 
 
+def test_few_of_many_validation_cases_are_looked_at(data, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        judges, "rank_cases", lambda scorer, data, cases, *rest, **more: asked.append(cases) or {"hr@3": 0.5}
+    )
+    for most, taken in ((7, 7), (39, 20), (40, 40), (100, 40)):
+        monkeypatch.setattr(judges, "MOST_CASES", most)
+        judge = judges.judge_of("ials", data, EvaluationConfig(), "hr@3", WORLD)
+        assert judge({"items": torch.zeros(3, 2)}) == 0.5
+        assert len(asked[-1]) <= most
+        assert len(asked[-1]) == taken
+        assert set(asked[-1].users) <= set(data.valid.users)
+    none = replace(data, valid=data.valid[:0])
+    assert judges.judge_of("ials", none, EvaluationConfig(), "hr@3", WORLD) is None
+
+
 def test_what_was_left_open_is_told(data):
     method = fitted(data, "method=ials", "method.dim=3", "method.sweeps=2")
     told = method.choices()
-    assert told["method.reg"] == "0.01, tuned on MovieLens latest-small"
+    assert told["method.reg"] == "0.01, by the data's size"
     assert told["method.solver"] == "cg on cpu"
     assert told["method.sweeps"].endswith("of 2 done, validation was best there")
     assert "method.dim" not in told
@@ -243,11 +262,26 @@ def test_what_was_left_open_is_told(data):
     assert not {"method.reg", "method.solver"} & given.keys()
 
 
-def test_defaults_follow_the_size():
-    few, some, many = (tuned("ials", rows)[0] for rows in (100_000, 1_000_000, 20_000_000))
-    assert (some["reg"], some["unobserved_weight"]) == (0.01, 0.3)
-    assert (many["reg"], many["unobserved_weight"]) == (0.003, 0.1)
-    assert few["sweeps"] == some["sweeps"] == many["sweeps"] == 16
+PUBLISHED = {
+    "ML-1M": (Size(6_040, 3_706, 994_000), 0.007, 0.3),
+    "ML-20M": (Size(136_677, 20_108, 9_990_000), 0.003, 0.1),
+    "MSD": (Size(571_355, 41_140, 33_600_000), 0.002, 0.02),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_defaults_are_near_what_was_published(name):
+    """Within a factor of two (papers/cadc, section 1.3)."""
+    size, reg, weight = PUBLISHED[name]
+    found = tuned("ials", size)[0]
+    assert 1 / 2 < found["unobserved_weight"] / weight < 2
+    assert 1 / 2 < found["reg"] / reg < 2
+
+
+def test_what_is_left_open_has_a_value_for_any_size():
+    for kind in KINDS:
+        for size in (Size(0, 0, 0), Size(1, 1, 1), Size(10, 10, 1000)):
+            assert None not in settled(FactorsConfig(kind=kind, chunk_mib=1.0), size)[0].values()
 
 
 def test_ratings_are_needed_for_a_factorisation_of_ratings():

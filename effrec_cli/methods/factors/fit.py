@@ -13,7 +13,7 @@ from torch import Tensor
 from effrec_cli.data.types import RecData
 from effrec_cli.errors import NonFiniteError
 from effrec_cli.methods.factors.rows import training_cells
-from effrec_cli.methods.factors.tuned import tuned
+from effrec_cli.methods.factors.tuned import Size, tuned
 from effrec_cli.models.factors.kinds import MAKERS, Factors
 
 _OF_THE_FIT = ("sweeps", "validate_every", "patience")
@@ -53,21 +53,19 @@ def kind_of(settings: Any) -> str:
     return str(getattr(settings, "kind", None) or settings.name)
 
 
-def settled(settings: Any, rows: int) -> tuple[dict[str, Any], dict[str, str]]:
+def settled(settings: Any, size: Size) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns the settings that its kind of factorisation reads, none of them open, and what was chosen.
 
     Args:
         settings: of `schema.factors`.
-        rows: training rows.
+        size: of the training rows.
     """
     kind = kind_of(settings)
-    values, origin = tuned(kind, rows)
+    values, origin = tuned(kind, size)
     names = ("dim", "chunk_mib", *_READS[kind], *(_OF_THE_FIT if "sweeps" in values else ()))
     found = {name: getattr(settings, name) for name in names}
     open_ones = {name: value for name, value in values.items() if found.get(name) is None}
-    told = {
-        name: f"{value}, tuned on {origin}" for name, value in open_ones.items() if name not in _OF_THE_FIT
-    }
+    told = {name: f"{value}, {origin}" for name, value in open_ones.items() if name not in _OF_THE_FIT}
     return found | open_ones, told
 
 
@@ -80,7 +78,7 @@ def make(
         DataError: there are no training rows, or no ratings where they are needed.
     """
     kind = kind_of(settings)
-    values, told = settled(settings, data.num_train)
+    values, told = settled(settings, Size.of(data))
     given = {name: values[name] for name in ("dim", *_READS[kind])}
     if kind != "bpr":
         mib = values["chunk_mib"]

@@ -15,6 +15,9 @@ from effrec_cli.methods.factors.fit import Judge
 from effrec_cli.methods.factors.scorer import FactorScorer
 from effrec_cli.schema import EvaluationConfig
 
+MOST_CASES = 10_000
+"""Cases looked at between sweeps; more are thinned out evenly. All of them can take longer than a sweep."""
+
 
 def seen_users(data: RecData) -> Tensor:
     """Returns whether training has a row of each user, bool [U]."""
@@ -31,7 +34,7 @@ def judge_of(
     fold_all: bool = False,
     last: int | None = None,
 ) -> Judge | None:
-    """Returns what ranks the validation cases by one metric; None where there are no cases.
+    """Returns what ranks `MOST_CASES` of the validation cases by one metric; None where there are none.
 
     Args:
         kind: of factorisation.
@@ -47,9 +50,10 @@ def judge_of(
     name, _, depth = monitor.partition("@")
     alone = replace(evaluation, metrics=[name], ks=[int(depth)])
     seen = seen_users(data).to(world.device)
+    cases = data.valid[:: -(-len(data.valid) // MOST_CASES)]
 
     def judge(state: Mapping[str, Tensor]) -> float:
         scorer = FactorScorer(kind, {**state, "seen": seen}, fold_all=fold_all, last=last)
-        return rank_cases(scorer, data, data.valid, alone, world=world)[monitor]
+        return rank_cases(scorer, data, cases, alone, world=world)[monitor]
 
     return judge

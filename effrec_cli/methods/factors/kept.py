@@ -22,6 +22,7 @@ from effrec_cli.distributed import World
 from effrec_cli.evaluation.blocks import flat_ranges
 from effrec_cli.methods.factors.fit import Fitted, fit, kind_of, settled
 from effrec_cli.methods.factors.judge import judge_of
+from effrec_cli.methods.factors.tuned import Size
 from effrec_cli.models.factors.kinds import FOLDS
 from effrec_cli.schema import EvaluationConfig
 
@@ -149,7 +150,7 @@ def _facts(
     settings: Any, data: RecData, seed: int, evaluation: EvaluationConfig, monitor: str
 ) -> dict[str, Any]:
     """Returns all that decides the vectors, JSON-able."""
-    values, _ = settled(settings, data.num_train)
+    values, _ = settled(settings, Size.of(data))
     kind = kind_of(settings)
     cut = kind != "rsvd" and len(data.valid) > 0
     return {

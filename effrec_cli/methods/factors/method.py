@@ -15,6 +15,7 @@ from effrec_cli.methods.factors.fit import Fitted, fit, kind_of, settled
 from effrec_cli.methods.factors.judge import judge_of, seen_users
 from effrec_cli.methods.factors.rows import BYTES_A_ROW
 from effrec_cli.methods.factors.scorer import FactorScorer
+from effrec_cli.methods.factors.tuned import Size
 from effrec_cli.models.none import NoModel
 from effrec_cli.schema.protocols import monitor_of
 
@@ -74,7 +75,7 @@ class Factorisation(Method):
 
     def footprint(self, data: RecData) -> Footprint:
         """Returns the vectors, and what fitting holds besides: the rows both ways round, and more vectors."""
-        values, _ = settled(self.own, data.num_train)
+        values, _ = settled(self.own, Size.of(data))
         numbers = (data.num_users + data.num_items) * int(values["dim"])
         work = _TABLES * 4 * numbers + BYTES_A_ROW * data.num_train
         return Footprint(numbers, 4 * numbers, work)
