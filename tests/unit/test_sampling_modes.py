@@ -9,7 +9,7 @@ from data_helpers import as_cases, prepared
 from sampling_helpers import MODES, QUICK, config, counts_by, log, raw_rows, whole
 
 from effrec_cli.data.sampling import sample
-from effrec_cli.data.sampling.forgetting import Proxy, rarity
+from effrec_cli.data.sampling.forgetting import Proxy, forgotten_most, rarity
 from effrec_cli.data.sampling.modes import _smallest_of_items, caps
 from effrec_cli.data.sampling.propensity import keep_probabilities
 from effrec_cli.data.sampling.rows import Rows
@@ -139,6 +139,13 @@ def test_propensity_keeps_popular_rows_less_often_and_the_rate_of_all():
     )
 
 
+def test_no_row_weighs_more_than_the_largest_weight():
+    counts = np.array([1] * 1000 + [500])
+    found = keep_probabilities(counts, config(0.5, "propensity", power=3.0, max_weight=10.0))
+    assert found[-1] == 0.1
+    assert found[0] == pytest.approx((0.5 * 1500 - 0.1 * 500) / 1000)
+
+
 def test_too_small_a_rate_for_the_largest_weight_is_refused():
     with pytest.raises(ConfigError, match="max_weight=100"):
         sample(whole(), config(0.001, "propensity"))
@@ -212,6 +219,15 @@ def test_the_propensity_variant_prefers_rare_users_and_items():
     assert rarity(np.array([1, 5, 500]), 1000).tolist() == sorted(
         rarity(np.array([1, 5, 500]), 1000), reverse=True
     )
+    rows = Rows(whole(), 42)
+    plain, weighed = (forgotten_most(rows, replace(QUICK, propensity=on)) for on in (False, True))
+    n, by_item = len(rows), whole().train_counts()
+    position = np.concatenate([np.arange(*ends) for ends in ends_of(whole())])
+    of_users = rarity(np.repeat(rows.counts, rows.counts), n)
+    of_items = rarity(by_item[whole().sequences.items[position]], n)
+    assert weighed == pytest.approx(plain * np.maximum(of_users, of_items))
+    assert (of_users > of_items).any()
+    assert (of_items > of_users).any()
     kept = [
         sample(whole(), config(0.1, "forgetting", forgetting=replace(QUICK, propensity=on)))
         for on in (False, True)

@@ -201,8 +201,10 @@ def test_what_cannot_be_done_is_refused(tmp_path, change, error, words):
     assert (tmp_path / "in.parquet").read_bytes() == before
 
 
-def test_a_malformed_row_is_named(tmp_path):
+def test_a_malformed_row_is_named_by_its_place_in_the_file(tmp_path):
     rows = [*ROWS[:700], ("", 3, 5, 1.0), *ROWS[700:]]
+    source = write(tmp_path / "in.parquet", rows, group=200)
     with pytest.raises(DataError) as caught:
-        sampled(write(tmp_path / "in.parquet", rows), tmp_path / "out.parquet", config(0.5))
+        sampled(source, tmp_path / "out.parquet", config(0.5), part_rows=400)
     assert "row 701" in caught.value.where
+    assert "bad_rows" not in caught.value.fix
