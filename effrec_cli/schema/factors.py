@@ -53,13 +53,13 @@ class Solving(Sweeping):
             `blocks` solves for some coordinates after others (iALS++); `auto` is `cg` on a CPU, and on a GPU
             `cholesky` as far as d = 256.
         block: coordinates that `blocks` solves at once.
-        cg_steps: of `cg`.
+        cg_steps: of `cg`; None is 2 as far as d = 64, and 3 above.
     """
 
     frequency_exponent: float | None = setting(None, low=0, high=2)
     solver: str = setting("auto", choices=("auto", "cholesky", "cg", "blocks"))
     block: int = setting(64, low=1)
-    cg_steps: int = setting(2, low=1)
+    cg_steps: int | None = setting(None, low=1)
 
 
 @dataclass

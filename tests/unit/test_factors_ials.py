@@ -79,6 +79,12 @@ def test_all_solvers_come_to_the_exact_one(solver):
     assert fitted(cells, 60, solver=solver).objective() == pytest.approx(exact, rel=1e-3)
 
 
+def test_wide_vectors_take_a_step_more():
+    steps = [fitted(drawn(), dim=dim, solver="cg").plan.cg_steps for dim in (64, 65)]
+    assert steps == [2, 3]
+    assert fitted(drawn(), dim=65, cg_steps=1).plan.cg_steps == 1
+
+
 def test_many_steps_of_conjugate_gradients_are_exact():
     model, exact = (fitted(drawn(), solver=solver, cg_steps=30) for solver in ("cg", "cholesky"))
     for each in (model, exact):

@@ -281,7 +281,8 @@ def test_defaults_are_near_what_was_published(name):
 def test_what_is_left_open_has_a_value_for_any_size():
     for kind in KINDS:
         for size in (Size(0, 0, 0), Size(1, 1, 1), Size(10, 10, 1000)):
-            assert None not in settled(FactorsConfig(kind=kind, chunk_mib=1.0), size)[0].values()
+            given = FactorsConfig(kind=kind, chunk_mib=1.0, cg_steps=2)
+            assert None not in settled(given, size)[0].values()
 
 
 def test_ratings_are_needed_for_a_factorisation_of_ratings():

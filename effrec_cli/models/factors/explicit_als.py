@@ -29,7 +29,7 @@ class ExplicitALS:
         frequency_exponent: nu.
         solver: as of `IALS`.
         block: of `blocks`.
-        cg_steps: of `cg`.
+        cg_steps: of `cg`; None is 2 as far as d = 64, and 3 above.
         seed: of the vectors to begin with.
         chunk_bytes: working memory; None suits the device.
         dtype: of the tables and of all work on them.
@@ -52,7 +52,7 @@ class ExplicitALS:
         frequency_exponent: float = 0.0,
         solver: str = "auto",
         block: int = 64,
-        cg_steps: int = 2,
+        cg_steps: int | None = None,
         seed: int = 0,
         chunk_bytes: int | None = None,
         dtype: torch.dtype = torch.float32,

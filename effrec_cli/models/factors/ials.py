@@ -55,7 +55,7 @@ class IALS:
         frequency_exponent: nu.
         solver: `cholesky`, `cg`, `blocks`, or `auto` (see `Plan`).
         block: of `blocks`.
-        cg_steps: of `cg`.
+        cg_steps: of `cg`; None is 2 as far as d = 64, and 3 above.
         seed: of the vectors to begin with, N(0, 0.1 / sqrt(d)); drawn on the CPU on every device.
         chunk_bytes: working memory; None suits the device.
         dtype: of the tables and of all work on them.
@@ -78,7 +78,7 @@ class IALS:
         frequency_exponent: float = 1.0,
         solver: str = "auto",
         block: int = 64,
-        cg_steps: int = 2,
+        cg_steps: int | None = None,
         seed: int = 0,
         chunk_bytes: int | None = None,
         dtype: torch.dtype = torch.float32,

@@ -10,7 +10,7 @@ from torch import Tensor
 from effrec_cli.models.factors.matrix import Interactions
 from effrec_cli.models.factors.sides import CPU_CHUNK_BYTES, CUDA_CHUNK_BYTES
 from effrec_cli.models.factors.spans import Span, spans
-from effrec_cli.models.factors.workers import spread
+from effrec_cli.models.factors.workers import single_threaded, spread
 
 
 class RandomizedSVD:
@@ -136,7 +136,8 @@ def _product(parts: list[Span], table: Tensor, scale: Tensor) -> Tensor:
     def work(span: Span) -> None:
         found[span.rows] = span.combine(None, table) * scale[span.rows, None]
 
-    spread(work, parts, table.device)
+    with single_threaded(table.device) as threads:
+        spread(work, parts, threads)
     return found
 
 

@@ -13,17 +13,25 @@ from effrec_cli.models.factors.matrix import Interactions
 from effrec_cli.models.factors.packets import Packet, packets
 from effrec_cli.models.factors.solvers import Plan, solve
 from effrec_cli.models.factors.spans import Span, spans
-from effrec_cli.models.factors.workers import spread
+from effrec_cli.models.factors.workers import single_threaded, spread
 
 CPU_CHUNK_BYTES = 4 << 20
 """Stays in the cache of a core: gathered rows are read at once by the product that needs them."""
 CUDA_CHUNK_BYTES = 512 << 20
+_TWO_STEPS = 64
+"""Dimensions up to which two steps of `cg` lower the objective as much a sweep as an exact solution."""
 EXACT_UP_TO = 256
 """On a GPU, dimensions up to which `solver=auto` is `cholesky`."""
 
 
 def plan_for(
-    solver: str, dim: int, device: torch.device, *, block: int, cg_steps: int, chunk_bytes: int | None
+    solver: str,
+    dim: int,
+    device: torch.device,
+    *,
+    block: int,
+    cg_steps: int | None,
+    chunk_bytes: int | None,
 ) -> Plan:
     """Returns how rows are solved, `auto` settled: `cg` on a CPU, `cholesky` on a GPU up to `EXACT_UP_TO`.
 
@@ -36,7 +44,8 @@ def plan_for(
     if solver not in ("cholesky", "cg", "blocks"):
         what = f"There is no solver called '{solver}'."
         raise ConfigError(what, where="solver", fix="choose from: auto, cholesky, cg, blocks")
-    return Plan(solver, block, cg_steps, chunk_bytes or (CUDA_CHUNK_BYTES if gpu else CPU_CHUNK_BYTES))
+    steps = cg_steps or (2 if dim <= _TWO_STEPS else 3)
+    return Plan(solver, block, steps, chunk_bytes or (CUDA_CHUNK_BYTES if gpu else CPU_CHUNK_BYTES))
 
 
 class Side:
@@ -82,14 +91,15 @@ class Side:
         Raises:
             ConfigError: a system has no solution in this precision: the regulariser is too weak.
         """
-        wide = other.double()
-        spectrum, axes = torch.linalg.eigh(wide.T @ wide)
-        spectrum = (unobserved_weight * spectrum.clamp_(min=0)).to(own.dtype)
-        with torch.no_grad():
+        with torch.no_grad(), single_threaded(own.device) as threads:
+            wide = other.double()
+            spectrum, axes = torch.linalg.eigh(wide.T @ wide)
+            spectrum = (unobserved_weight * spectrum.clamp_(min=0)).to(own.dtype)
             turn = _Turn(own, other, ridge, spectrum, axes.to(own.dtype), self)
             turn.offset = None if offset is None else _padded(offset)
-            turn.run()
-        if not bool(own.isfinite().all()):
+            turn.run(threads)
+            whole = bool(own.isfinite().all())
+        if not whole:
             what = "The normal equations of the factorisation are not positive definite in this precision."
             raise ConfigError(what, where="reg", fix="a larger reg or unobserved_weight")
 
@@ -114,11 +124,11 @@ class _Turn:
         self.offset: Tensor | None = None
         self.squares = self.table.square() if side.spans else None
 
-    def run(self) -> None:
+    def run(self, threads: int) -> None:
         """Solves for all rows."""
         if self.squares is not None:
-            spread(self._span, self.side.spans, self.own.device)
-        spread(self._packet, self.side.packets, self.own.device)
+            spread(self._span, self.side.spans, threads)
+        spread(self._packet, self.side.packets, threads)
 
     def _span(self, span: Span) -> None:
         assert self.squares is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -53,9 +54,7 @@ class Span:
         """Returns what `predict` does, by a product that PyTorch computes at some cells alone."""
         zeros = table.new_zeros(len(self.columns))
         shape = (len(vectors), len(table))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR")
-            cells = torch.sparse_csr_tensor(self.offsets, self.columns, zeros, shape, check_invariants=False)
+        cells = torch.sparse_csr_tensor(self.offsets, self.columns, zeros, shape, check_invariants=False)
         return torch.sparse.sampled_addmm(cells, vectors, table.T, beta=0.0).values()
 
     def combine(self, weights: Tensor | None, table: Tensor) -> Tensor:
@@ -79,6 +78,7 @@ def spans(matrix: Interactions, dim: int, element: int, chunk_bytes: int) -> lis
         element: bytes of a number.
         chunk_bytes: that working on a span may take.
     """
+    _hear_out()
     cost = matrix.degrees().cpu() * _CELL_BYTES + _VECTORS * dim * element
     columns, bounds = matrix.columns.int(), _bounds(cost, chunk_bytes)
     starts = matrix.offsets[torch.tensor(bounds, device=matrix.offsets.device)].tolist()
@@ -92,6 +92,16 @@ def spans(matrix: Interactions, dim: int, element: int, chunk_bytes: int) -> lis
         )
         for (first, last), (start, end) in zip(pairwise(bounds), pairwise(starts), strict=True)
     ]
+
+
+@cache
+def _hear_out() -> None:
+    """Lets PyTorch warn, once for all, that its CSR tensors are young; threads then have no filter to set."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(
+            torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), torch.zeros(0), (1, 1)
+        )
 
 
 def _bounds(cost: Tensor, budget: int) -> list[int]:

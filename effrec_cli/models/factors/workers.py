@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -11,20 +12,33 @@ import torch
 T = TypeVar("T")
 
 
-def spread(work: Callable[[T], None], pieces: Iterable[T], device: torch.device) -> None:
-    """Calls `work` with each piece; on a CPU from as many threads as torch uses, each single-threaded.
+@contextmanager
+def single_threaded(device: torch.device) -> Iterator[int]:
+    """Lets torch's operations on a CPU run on one thread each; yields how many there were, 1 on a GPU.
 
-    PyTorch factorises a batch of small matrices on one thread, and many small operations leave a second idle.
+    What little is done between pieces gains nothing from a second thread, whose team would then wait by
+    spinning: on a machine that does other work that took five times the work itself.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield 1
+        return
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def spread(work: Callable[[T], None], pieces: Iterable[T], threads: int) -> None:
+    """Calls `work` with each piece, from as many threads; called inside of `single_threaded`.
+
     A piece's result does not depend on how many threads there are.
     """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
     if threads == 1:
         for piece in pieces:
             work(piece)
         return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for _ in pool.map(work, pieces):
-                pass
-    finally:
-        torch.set_num_threads(threads)  # what a thread sets, later ones begin with
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for _ in pool.map(work, pieces):
+            pass
