@@ -10,6 +10,7 @@ from scipy.stats import chi2
 
 from effrec_cli.data.sampling import kept_in_epoch, sample, sampled_hash, training_hashes
 from effrec_cli.data.sampling.hashing import below, id_digests, key_of, row_hashes, told_apart
+from effrec_cli.data.sampling.rows import Rows
 from effrec_cli.data.sampling.sample import keep
 
 HASHES = np.random.default_rng(1).integers(0, 2**64, 100_000, dtype=np.uint64)
@@ -70,6 +71,13 @@ def test_neither_the_order_of_the_file_nor_blocks_change_a_sample(mode):
     positions = keep(whole(), wanted, block_rows=100).positions
     assert positions.tolist() == keep(whole(), wanted).positions.tolist()
     assert len(expected) == len(positions)
+
+
+def test_a_block_holds_no_more_rows_than_it_may():
+    """Test 10, in memory: the largest block does not grow with the data."""
+    rows = Rows(whole(), 1, block_rows=100)
+    assert sum(len(block) for block in rows) == len(rows) > 5000
+    assert 50 < rows.largest <= 100
 
 
 def test_the_same_seed_draws_the_same_and_others_overlap_by_chance():

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from effrec_cli.data.sampling.hashing import UInt64, id_digests, row_hashes, told_apart
 from effrec_cli.data.types import Int32, Int64, RecData
-from effrec_cli.evaluation.blocks import flat_ranges
 
 BLOCK_ROWS = 1 << 20
 """Training rows of a block; one user with more has a block alone."""
@@ -102,10 +101,12 @@ class Rows:
 
     def _block(self, first: int, last: int, row: int) -> Block:
         data = self.data
-        positions, owner = flat_ranges(data.train_start[first:last], data.train_end[first:last])
-        users, items = owner + first, np.asarray(data.sequences.items[positions])
+        counts = self.counts[first:last]
+        shift = np.asarray(data.train_start[first:last]) - (np.cumsum(counts) - counts)
+        positions = np.arange(int(counts.sum())) + np.repeat(shift, counts)
+        users, items = np.repeat(np.arange(first, last), counts), np.asarray(data.sequences.items[positions])
         self.largest = max(self.largest, len(items))
-        return Block(first, row, self.counts[first:last], users, items, positions, self)
+        return Block(first, row, counts, users, items, positions, self)
 
     def item_counts(self) -> Int64:
         """Returns the training rows of each item, int64 [num_items]."""
