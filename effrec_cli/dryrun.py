@@ -28,6 +28,7 @@ from effrec_cli.methods.base import Method
 from effrec_cli.precision import refuse_precision
 from effrec_cli.runfolder import RunFolder, refuse_taken
 from effrec_cli.schema import Config
+from effrec_cli.schema.protocols import asked_of
 from effrec_cli.schema.sample import SampleConfig, is_sampled
 from effrec_cli.standin import SIDES, stand_in
 from effrec_cli.trial import Trial, try_run
@@ -150,7 +151,7 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
     refuse_precision(config.run.precision, device)
     _refuse_taken(config)
     refuse_lost_encoders(config)
-    task = task_for(registry.implementation("methods", config.method.name).tasks, config.model.name)
+    task = task_for(asked_of(config, registry.tasks("methods", config.method.name)), config.model.name)
     dataset, data = _dataset(config)
     if data is None and num_items is not None:
         data = stand_in(num_items, dataset.name)

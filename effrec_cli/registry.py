@@ -57,7 +57,7 @@ _METHODS = {
         "effrec_cli.methods.cadc:CADC",
         "effrec_cli.schema.method_cadc:CADCConfig",
         "a network on a sample of the data, with vectors from a factorisation of all of them",
-        ("top_n",),
+        ("top_n", "ctr"),
     ),
     "pop": Row(
         "effrec_cli.methods.pop:Popularity",
@@ -126,13 +126,13 @@ _MODELS = {
         "effrec_cli.models.neumf:NeuMF",
         "effrec_cli.schema.model_neumf:NeuMFConfig",
         "a weighed product of vectors beside a network over them (top_n)",
-        ("top_n",),
+        ("top_n", "ctr"),
     ),
     "dlrm": Row(
         "effrec_cli.models.dlrm:DLRM",
         "effrec_cli.schema.model_dlrm:DLRMConfig",
         "products of the vectors of ids and attributes, read by a network (top_n)",
-        ("top_n",),
+        ("top_n", "ctr"),
     ),
     "nrms": Row(
         "effrec_cli.models.nrms:NRMS",

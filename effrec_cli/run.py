@@ -31,6 +31,7 @@ from effrec_cli.report.tables import print_result
 from effrec_cli.rundir import new_run_dir
 from effrec_cli.runfolder import RunFolder
 from effrec_cli.schema import Config
+from effrec_cli.schema.protocols import asked_of
 
 OVERRIDES = "overrides.yaml"
 _LEFT_ALONE = "{} holds a finished run; it is left as it is."
@@ -234,7 +235,7 @@ def _left_alone(folder: RunFolder, config: Config, overrides: list[str]) -> bool
 
 def _task(config: Config) -> str:
     """Returns how the model will be fed, or raises ConfigError where method and model do not fit."""
-    return task_for(registry.implementation("methods", config.method.name).tasks, config.model.name)
+    return task_for(asked_of(config, registry.tasks("methods", config.method.name)), config.model.name)
 
 
 def _keep_settings(folder: RunFolder, config: Config, overrides: list[str]) -> None:

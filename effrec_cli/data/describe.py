@@ -28,7 +28,7 @@ def describe(data: RecData) -> dict[str, Any]:
         "users": users,
         "items": items,
         "rows": rows,
-        "density": rows / (users * items),
+        "density": rows / max(1, users * items),
         "rows_per_user": quantiles(np.diff(data.sequences.offsets)),
         "rows_per_item": quantiles(counts(data.sequences.items[:rows], items)),
         "duplicates": _duplicates(data),
@@ -52,7 +52,9 @@ def describe(data: RecData) -> dict[str, Any]:
 
 
 def quantiles(values: NDArray[Any]) -> dict[str, float]:
-    """Returns the mean and some quantiles."""
+    """Returns the mean and some quantiles; none of nothing."""
+    if not len(values):
+        return {}
     found = np.quantile(values, list(_QUANTILES.values()))
     return {"mean": float(np.mean(values)), **dict(zip(_QUANTILES, found.tolist(), strict=True))}
 

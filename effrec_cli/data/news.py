@@ -158,7 +158,7 @@ def _slates(data: RecData, parts: PartsConfig) -> Impressions:
     found = Impressions(
         users=users,
         times=times,
-        part=_parts_by_time(times, parts),
+        part=parts_by_time(times, parts),
         offsets=np.arange(len(shown) + 1, dtype=np.int64) * shown.shape[1],
         candidates=shown.reshape(-1),
         clicks=side["impressions_clicks"].reshape(-1),
@@ -212,7 +212,7 @@ def _ready_made(data: RecData, parts: PartsConfig) -> Impressions:
     train = np.flatnonzero(part == TRAIN)
     given = bool((part == VALID).any())
     if not given:
-        part[train[_last(times[train], parts.valid_share)]] = VALID
+        part[train[last_by_time(times[train], parts.valid_share)]] = VALID
     valid = {"valid": "given"} if given else {"valid": "last_of_training", "valid_share": parts.valid_share}
     return Impressions(
         users=side["impressions_user"],
@@ -230,15 +230,15 @@ def _ready_made(data: RecData, parts: PartsConfig) -> Impressions:
     )
 
 
-def _parts_by_time(times: Int64, parts: PartsConfig) -> NDArray[np.int8]:
-    """Returns the part of each impression, by moments that hold for all users."""
+def parts_by_time(times: Int64, parts: PartsConfig) -> NDArray[np.int8]:
+    """Returns the part of each row, by moments that hold for all users."""
     part = np.full(len(times), TRAIN, dtype=np.int8)
-    part[_last(times, parts.test_share + parts.valid_share)] = VALID
-    part[_last(times, parts.test_share)] = TEST
+    part[last_by_time(times, parts.test_share + parts.valid_share)] = VALID
+    part[last_by_time(times, parts.test_share)] = TEST
     return part
 
 
-def _last(times: Int64, share: float) -> NDArray[np.bool_]:
+def last_by_time(times: Int64, share: float) -> NDArray[np.bool_]:
     """Returns which moments are the last, at most `share` of all; equal ones are never parted."""
     ordered = np.sort(times)
     held = int(len(ordered) * share)

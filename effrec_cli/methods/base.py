@@ -22,6 +22,7 @@ from effrec_cli.evaluation.protocol import protocol_of
 from effrec_cli.evaluation.ranking import rank_cases
 from effrec_cli.evaluation.scorer import Scorer
 from effrec_cli.schema import Config
+from effrec_cli.schema.protocols import asked_of
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine
@@ -79,7 +80,7 @@ class Method:
         Raises:
             ConfigError: it takes none of them.
         """
-        return task_for(self.tasks, self.config.model.name)
+        return task_for(asked_of(self.config, self.tasks), self.config.model.name)
 
     def recall(self, state: dict[str, Any]) -> None:
         """Takes the `extra_state` of the run, {} where it begins, before anything else; ignored by default.

@@ -19,6 +19,7 @@ from effrec_cli.data.known_pairs import KnownPairs
 from effrec_cli.data.pairs import PairBatches
 from effrec_cli.data.sampling.sample import sample
 from effrec_cli.data.types import RecData
+from effrec_cli.distributed import World
 from effrec_cli.evaluation.scorer import Scorer
 from effrec_cli.methods.base import Method
 from effrec_cli.methods.factors.kept import Kept, kept_factors
@@ -29,24 +30,34 @@ from effrec_cli.methods.top_n.scorer import scorer_of
 from effrec_cli.models.id_embeddings import IdEmbedding
 from effrec_cli.models.pairs import PairModel
 from effrec_cli.optim import make_optimizer
+from effrec_cli.schema import Config
 from effrec_cli.schema.method_cadc import FROZEN, CADCConfig
-from effrec_cli.schema.protocols import monitor_of
+from effrec_cli.schema.protocols import monitor_of, task_of
 from effrec_cli.schema.sample import is_sampled
 
 
 class CADC(Method):
     """Factorises all training rows, keeps a sample of them, and trains a network on that.
 
-    `method.embedding` says what becomes of the factors.
+    `method.embedding` says what becomes of the factors. Where the run's task is `ctr`, one is made that
+    tells labels (methods.ctr).
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("top_n",)
+    tasks: ClassVar[tuple[str, ...]] = ("top_n", "ctr")
     reads_weights: ClassVar[bool] = True
     model: PairModel
     _factors: Kept | None = None
     _folding: Folding = MappingProxyType({})
     _tables: Tables | None = None
     _shapes: tuple[Sequence[int], Sequence[int]] | None = None
+
+    def __new__(cls, config: Config, world: World | None = None) -> CADC:
+        """Returns the method of the run's task."""
+        if cls is CADC and task_of(config) == "ctr":
+            from effrec_cli.methods.ctr.method import ClickCADC
+
+            cls = ClickCADC
+        return super().__new__(cls)
 
     @property
     def own(self) -> CADCConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ class DLRM(PairModel):
         bottom: widths of the bottom network's hidden layers; at least one.
         top: likewise of the top network.
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("top_n", "ctr")
 
     def __init__(
         self,

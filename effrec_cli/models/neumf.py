@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ class NeuMF(PairModel):
         hidden: widths of the network's hidden layers; at least one.
         category_dim: width of the vectors of categories.
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("top_n", "ctr")
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.method_gram import GRAMConfig, gram_problems
 from effrec_cli.schema.method_iisan import IISANConfig, iisan_problems
 from effrec_cli.schema.problems import Problem
-from effrec_cli.schema.protocols import LOWER_IS_BETTER, OWN, is_own, metrics_of, task_of
+from effrec_cli.schema.protocols import BEST_IN_BETWEEN, LOWER_IS_BETTER, OWN, is_own, metrics_of, task_of
 from effrec_cli.schema.root import Config, EvaluationConfig
 from effrec_cli.schema.row_sparse import row_sparse_problems
 from effrec_cli.schema.sample import is_sampled
@@ -73,12 +73,14 @@ def _monitor(config: Config) -> Iterator[Problem]:
     settings = config.evaluation
     if any(_cutoffs(config)) or any(_metrics(config)):  # what they are told comes first
         return
-    given, rising = settings.monitor, [name for name in metrics_of(config) if name not in LOWER_IS_BETTER]
+    falling = (*LOWER_IS_BETTER, *BEST_IN_BETWEEN)
+    given, rising = settings.monitor, [name for name in metrics_of(config) if name not in falling]
     if given is None or given in rising:
         return
     what = f"'{given}' is not among the metrics that this run computes."
     if given in metrics_of(config):
-        what = f"Lower is better for '{given}', and a run selects by what is better when higher."
+        better = "1 is best" if given in BEST_IN_BETWEEN else "Lower is better"
+        what = f"{better} for '{given}', and a run selects by what is better when higher."
     fix = "name a metric of evaluation.metrics at a cut-off of evaluation.ks, or add yours to them"
     if is_own(config):
         fix = f"choose from: {', '.join(rising)}; or evaluation.monitor=null"
@@ -136,7 +138,16 @@ def _cce(config: Config) -> Iterator[Problem]:
 
 def _cadc(config: Config) -> Iterator[Problem]:
     if isinstance(config.method, CADCConfig):
-        yield from cadc_problems(config.method, config.model)
+        yield from cadc_problems(config.method, config.model, task_of(config))
+
+
+def _nobody(config: Config) -> Iterator[Problem]:
+    """Yields a task on interactions where rows name no users and items."""
+    dataset, task = config.dataset, task_of(config)
+    if isinstance(dataset, TableConfig) and dataset.user is None and task not in ("ctr", None):
+        what = f"Its rows name no users and items, and task {task} trains on interactions."
+        fix = "method=cadc model=dlrm, or dataset.user=COLUMN dataset.item=COLUMN"
+        yield Problem("dataset.user", what, fix=fix)
 
 
 def _gram(config: Config) -> Iterator[Problem]:
@@ -185,7 +196,7 @@ def _sample(config: Config) -> Iterator[Problem]:
         yield Problem("dataset.sample.rate", what, fix="leave dataset.sample out, or train another task")
 
 
-_OWN_ROWS = {"news": "impressions", "knowledge_tracing": "answers"}
+_OWN_ROWS = {"news": "impressions", "knowledge_tracing": "answers", "ctr": "labelled rows"}
 
 
 def _factors(config: Config) -> Iterator[Problem]:
@@ -214,6 +225,7 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _gram,
     _iisan,
     _factors,
+    _nobody,
     _sample,
     _sparse_rows,
 )

@@ -22,6 +22,12 @@ LOOKED_AT: dict[str, tuple[str, tuple[str, ...]]] = {
     "temperature": ("loss", OVER_VECTORS),
     "filter_negatives": ("loss", ("bce", "softmax")),
 }
+ROWS_ALONE = ("uniform", "exact")
+"""Modes of a sample in which a row's own hash decides: those that labelled rows have."""
+RANKS_ALONE = ("loss", "num_negatives", "filter_negatives", "temperature", "fresh")
+"""Settings that task top_n reads, and task ctr does not."""
+LABELS_ALONE = ("negative_rate", "negative_correction")
+"""And the other way round."""
 
 
 @dataclass
@@ -30,6 +36,8 @@ class CADCConfig:
 
     Attributes:
         name: always `cadc`.
+        task: `top_n` ranks the catalogue, `ctr` tells the probability of a label; `auto` is `ctr` where the
+            dataset names a column of labels and the model takes it.
         embedding: `rand` no factors; `init_upd` they train on; `init_frz` they stay, as published; `concat`
             they stay, a small vector that trains beside each; `residual` they stay, and two towers add to
             them, so that training starts at the factorisation's own ranking; `two_rate` they train on at
@@ -46,6 +54,9 @@ class CADCConfig:
             step's items; what it keeps for that takes memory.
         temperature: divides the logits of `softmax`, `cce` and `cce_sampled`.
         sample: which of the training rows the network trains on; the factorisation reads all.
+        negative_rate: share of the training rows labelled 0 that are kept, beyond `sample` (ctr).
+        negative_correction: of the base rate that this changes: `shift` adds its logarithm to every logit
+            that is judged; `weights` trains with one over it as the weight of rows labelled 0 (ctr).
         fresh: train on another share of these rows each epoch; None on all of them.
         batch_size: rows in a step, over all processes and micro-batches; None chooses a power of two from
             32 to 4096 that makes about a hundred steps an epoch.
@@ -55,6 +66,7 @@ class CADCConfig:
     """
 
     name: str = "cadc"
+    task: str = setting("auto", choices=("auto", "top_n", "ctr"))
     embedding: str = setting("init_frz", choices=EMBEDDINGS)
     factors: FactorsConfig = field(default_factory=FactorsConfig)
     own_dim: int = setting(16, low=1)
@@ -64,14 +76,17 @@ class CADCConfig:
     filter_negatives: bool = False
     temperature: float = setting(1.0, above=0)
     sample: SampleConfig = field(default_factory=lambda: SampleConfig(rate=0.1))
+    negative_rate: float = setting(1.0, above=0, high=1)
+    negative_correction: str = setting("shift", choices=("shift", "weights"))
     fresh: float | None = setting(None, above=0, high=1)
     batch_size: int | None = setting(None, low=1)
     attributes: list[str] = setting(list(KINDS), choices=KINDS)
     text_dim: int = setting(32, low=1)
 
 
-def cadc_problems(own: CADCConfig, model: object) -> Iterator[Problem]:
+def cadc_problems(own: CADCConfig, model: object, task: str | None) -> Iterator[Problem]:
     """Yields settings that would do nothing, and what the model cannot do."""
+    yield from _of_other_tasks(own, task)
     yield from unused_problems(own, LOOKED_AT, "method")
     if own.embedding != "rand":
         for problem in factor_problems(own.factors):
@@ -89,6 +104,20 @@ def cadc_problems(own: CADCConfig, model: object) -> Iterator[Problem]:
     for key in ("hidden", "bottom", "top"):
         if getattr(model, key, None) == [] and name != "two_tower":
             yield Problem(f"model.{key}", "There must be a hidden layer.", fix=f"model.{key}=[64]")
+
+
+def _of_other_tasks(own: CADCConfig, task: str | None) -> Iterator[Problem]:
+    """Yields settings that the run's task does not read."""
+    usual, unread = CADCConfig(), {"ctr": RANKS_ALONE, "top_n": LABELS_ALONE}.get(task or "", ())
+    for name in unread:
+        if getattr(own, name) != getattr(usual, name):
+            yield Problem(f"method.{name}", f"Task {task} does not read it.", fix=f"leave method.{name} out")
+    if task == "ctr" and own.sample.mode not in ROWS_ALONE:
+        what = f"Labelled rows are sampled each on its own, and mode={own.sample.mode} looks at others."
+        yield Problem("method.sample.mode", what, fix=f"choose from: {', '.join(ROWS_ALONE)}")
+    if (own.negative_rate, own.negative_correction) == (1, "weights"):
+        what = "It would do nothing: no row labelled 0 is left out."
+        yield Problem("method.negative_correction", what, fix="method.negative_rate=0.1, or leave it out")
 
 
 def _residual(own: CADCConfig, model: object) -> Iterator[Problem]:

@@ -31,11 +31,11 @@ def make_network(config: Config, factors: tuple[Tensor, Tensor], tables: Tables)
     kind = model_for("top_n", settings.pop("name"))
     if own.embedding == "residual":
         settings["residual"] = True
-    users, items = (_ids(own, table) for table in factors)
+    users, items = (embedding_of(own, table) for table in factors)
     return cast(PairModel, kind(users, items, *tables, **settings))
 
 
-def _ids(own: Any, table: Tensor) -> IdEmbedding:
+def embedding_of(own: Any, table: Tensor) -> IdEmbedding:
     """Returns vectors of ids by the run's strategy."""
     if own.embedding == "rand":
         return drawn(*table.shape)
