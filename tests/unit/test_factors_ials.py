@@ -47,9 +47,10 @@ def test_no_half_sweep_raises_the_objective(solver, exponent, chunk_bytes):
 
 @pytest.mark.parametrize("exponent", BOTH)
 @pytest.mark.parametrize("chunk_bytes", [None, SMALL])
-def test_a_half_sweep_solves_the_normal_equations(exponent, chunk_bytes):
-    """Test 1: to 1e-6, by brute force."""
-    cells = drawn(60, 200)
+@pytest.mark.parametrize("share", [0.2, 0.01])
+def test_a_half_sweep_solves_the_normal_equations(exponent, chunk_bytes, share):
+    """Test 1: to 1e-6, by brute force; few cells are solved for in their own space."""
+    cells = drawn(60, 200, share)
     model = fitted(cells, 1, solver="cholesky", frequency_exponent=exponent, chunk_bytes=chunk_bytes)
     model.sweep_users()
     true = normal_equations(cells, model.items, 0.05, 0.2, exponent)
