@@ -139,6 +139,20 @@ def _cce(config: Config) -> Iterator[Problem]:
 def _cadc(config: Config) -> Iterator[Problem]:
     if isinstance(config.method, CADCConfig):
         yield from cadc_problems(config.method, config.model, task_of(config))
+        yield from _sampled_twice(config.method, config)
+
+
+def _sampled_twice(own: CADCConfig, config: Config) -> Iterator[Problem]:
+    """Yields a sample of a sample, of which nobody could say what the factorisation is to read."""
+    dataset = getattr(config.dataset, "sample", None)
+    if dataset is not None and is_sampled(dataset) and is_sampled(own.sample):
+        what = f"The dataset is a sample already: dataset.sample.rate={dataset.rate:g}."
+        whole = "dataset.sample.rate=1, and the factorisation reads all rows"
+        yield Problem(
+            "method.sample.rate",
+            what,
+            fix=f"{whole}; or method.sample.rate=1, and it reads the sample's alone",
+        )
 
 
 def _nobody(config: Config) -> Iterator[Problem]:

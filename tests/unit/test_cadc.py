@@ -9,6 +9,7 @@ from cadc_helpers import FITTED, held_out, method_on, stepped, with_side
 from pair_helpers import data_of
 
 from effrec_cli import compose
+from effrec_cli.data.sampling.sample import sample
 from effrec_cli.data.types import Catalogue
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.blocks import make_block
@@ -16,6 +17,7 @@ from effrec_cli.evaluation.scorer import Histories
 from effrec_cli.methods.cadc import CADC
 from effrec_cli.methods.top_n.folding import fold_in_by
 from effrec_cli.schema.method_cadc import EMBEDDINGS, FROZEN
+from effrec_cli.schema.sample import SampleConfig
 
 CPU = torch.device("cpu")
 NETWORKS = [("two_tower", each) for each in EMBEDDINGS] + [
@@ -182,6 +184,17 @@ def test_the_sample_changes_what_trains_and_nothing_that_is_judged(tmp_path):
     assert fresh.num_samples == round(0.25 * data.num_train)
 
 
+def test_over_a_dataset_that_is_a_sample_the_factors_read_the_sample_alone(tmp_path):
+    """As a comparator of factors fitted on all rows (sheet section 3.2: the rows of MF(10 %))."""
+    data = held_out()
+    sampled = sample(data, SampleConfig(rate=0.3, mode="exact"))
+    words = ("method.sample.rate=1",)
+    of_sample, batches = method_on(sampled, tmp_path, *words)
+    of_all, _ = method_on(data, tmp_path, *words)
+    assert batches.num_samples == round(0.3 * data.num_train)
+    assert not torch.allclose(of_sample.model.items.table, of_all.model.items.table)
+
+
 def test_known_pairs_of_all_rows_are_filtered_and_their_bytes_told(tmp_path):
     data = held_out()
     method, batches = method_on(data, tmp_path, "method.filter_negatives=true", "method.sample.rate=0.3")
@@ -201,6 +214,7 @@ WRONG = {
     "model.hidden": ["model=neumf", "model.hidden=[]"],
     "method.factors.dim": ["method.factors.kind=bpr", "method.factors.dim=1"],
     "method.attributes": ["method.attributes=[flag]"],
+    "method.sample.rate": ["dataset.sample.rate=0.5"],
 }
 
 
