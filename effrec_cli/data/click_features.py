@@ -11,6 +11,8 @@ from effrec_cli.data.attributes import Attributes
 from effrec_cli.data.clicks import Clicks
 from effrec_cli.data.feature_columns import BLOCK_ROWS
 from effrec_cli.data.types import Int64
+from effrec_cli.schema.dataset_base import DatasetConfig
+from effrec_cli.schema.dataset_table import TableConfig
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -29,6 +31,13 @@ class Reading:
     log1p: bool = False
     min_count: int = 1
     buckets: int = 0
+
+
+def reading_of(config: DatasetConfig) -> Reading:
+    """Returns how a dataset's settings want features to be read."""
+    if not isinstance(config, TableConfig):
+        return Reading()
+    return Reading(config.log1p, config.min_category_count, config.rare_buckets)
 
 
 class ClickFeatures:

@@ -158,7 +158,9 @@ def _sampled_twice(own: CADCConfig, config: Config) -> Iterator[Problem]:
 def _nobody(config: Config) -> Iterator[Problem]:
     """Yields a task on interactions where rows name no users and items."""
     dataset, task = config.dataset, task_of(config)
-    if isinstance(dataset, TableConfig) and dataset.user is None and task not in ("ctr", None):
+    if not isinstance(dataset, TableConfig) or dataset.path is None:  # which is told first
+        return
+    if dataset.user is None and task not in ("ctr", None):
         what = f"Its rows name no users and items, and task {task} trains on interactions."
         fix = "method=cadc model=dlrm, or dataset.user=COLUMN dataset.item=COLUMN"
         yield Problem("dataset.user", what, fix=fix)

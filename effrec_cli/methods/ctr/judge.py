@@ -26,6 +26,7 @@ ROWS = 1 << 13
 """Rows judged at once; the same for every number of ranks, so that none changes a bit of a metric."""
 
 
+@torch.no_grad()
 def logits_of(
     model: nn.Module, features: ClickFeatures, rows: Int64, shift: float, world: World
 ) -> NDArray[np.float64]:

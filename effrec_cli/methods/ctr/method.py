@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from effrec_cli.data.batches import Batch
 from effrec_cli.data.click_batches import ClickBatches
-from effrec_cli.data.click_features import ClickFeatures, Reading
+from effrec_cli.data.click_features import ClickFeatures, reading_of
 from effrec_cli.data.click_rows import Kept, keep_rows
 from effrec_cli.data.clicks import Clicks, clicks_of
 from effrec_cli.data.types import RecData
@@ -22,7 +22,6 @@ from effrec_cli.methods.base import Method
 from effrec_cli.methods.cadc import CADC
 from effrec_cli.methods.ctr.judge import called, logits_of, metrics_of_labels, stamp
 from effrec_cli.methods.ctr.network import make_click_network, positives_of
-from effrec_cli.schema.dataset_table import TableConfig
 
 
 class ClickCADC(CADC):
@@ -50,11 +49,7 @@ class ClickCADC(CADC):
     @cached_property
     def features(self) -> ClickFeatures:
         """What the network reads of them."""
-        table = self.config.dataset
-        if not isinstance(table, TableConfig):
-            return ClickFeatures(self.clicks, Reading())
-        reading = Reading(table.log1p, table.min_category_count, table.rare_buckets)
-        return ClickFeatures(self.clicks, reading)
+        return ClickFeatures(self.clicks, reading_of(self.config.dataset))
 
     @cached_property
     def kept(self) -> Kept:
@@ -96,7 +91,6 @@ class ClickCADC(CADC):
         each = F.binary_cross_entropy_with_logits(logits, tensors["labels"], weights, reduction="sum")
         return each / batch.total_targets
 
-    @torch.no_grad()
     def judge(self, part: str, limit: int | None = None) -> dict[str, float]:
         """Returns the rows' metrics; with a `limit` none, since it is to see what memory a block takes."""
         rows = self.clicks.of_part(part)[:limit]
