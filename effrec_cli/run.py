@@ -22,6 +22,7 @@ from effrec_cli.durable import write_bytes
 from effrec_cli.engine import Engine
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.cost import CostMeter, flops_per_sample
+from effrec_cli.evaluation.stages import Stages
 from effrec_cli.kept_settings import refuse_other_settings
 from effrec_cli.loop import interrupt, outofmemory
 from effrec_cli.methods.base import Method
@@ -98,12 +99,24 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
     tell, meter = _teller(folder, world), CostMeter(world.device)
     with meter.beside("data"):
         data = load(config.dataset, Path(config.data_root), tell)
+    with meter.beside("build"):  # less the loop, which the meter counts for itself
+        engine, data = _ready(config, folder, data, meter, tell, world)
+        valid = _fit(engine.method, engine, tell)
+    with meter.beside("test"):
+        metrics = {"valid": valid, "test": engine.method.judge("test")}
+    _leave_results(config, folder, engine, data, metrics)
+
+
+def _ready(
+    config: Config, folder: RunFolder, data: RecData, meter: CostMeter, tell: Say, world: World
+) -> tuple[Engine, RecData]:
+    """Returns what trains, all of it built, and the data as the method prepared them."""
     with outofmemory.explained(config, world.device):
-        method, batches, data = _build(config, data, world, folder)
+        method, batches, data = _build(config, data, world, folder, meter.stages)
     tell(_what_is_trained(config, data, method, world))
     if data.train_weights is not None and not method.reads_weights:
         tell(f"{config.method.name} leaves the importance weights of the sample unread: all rows count alike")
-    engine = Engine(
+    return Engine(
         method=method,
         batches=batches,
         optimizers=method.optimizers(method.model) if batches is not None else [],
@@ -113,11 +126,7 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
         meter=meter,
         validate=lambda: method.judge("valid"),
         progress=Progress(0, world.is_main),
-    )
-    valid = _fit(method, engine, tell)
-    with meter.beside("test"):
-        metrics = {"valid": valid, "test": method.judge("test")}
-    _leave_results(config, folder, engine, data, metrics)
+    ), data
 
 
 def _leave_results(
@@ -125,16 +134,20 @@ def _leave_results(
 ) -> None:
     """Writes the weights, the maps to raw ids and result.json."""
     method, world = engine.method, engine.world
-    kept = method.keepsakes()
-    if world.is_main:
-        artifacts.save(folder, method, data, kept)
-    world.wait()
+    with engine.meter.beside("save"):
+        kept = method.keepsakes()
+        if world.is_main:
+            artifacts.save(folder, method, data, kept)
+        world.wait()
+        flops = _flops(method, engine.batches, world)
     cost = engine.meter.costs(
         method.model,
         training_rows=method.training_rows,
         model_path=folder.model_path,
-        flops_per_sample=_flops(method, engine.batches, world),
+        flops_per_sample=flops,
         seconds_cache=method.seconds_cache,
+        cache_id=method.cache_id,
+        factor_bytes=method.factor_bytes,
     )
     if world.is_main:
         described = _described(config, data, method, world)
@@ -278,10 +291,11 @@ def _run_among_others(config: Config, overrides: list[str]) -> result.Result:
 
 
 def _build(
-    config: Config, data: RecData, world: World, folder: RunFolder
+    config: Config, data: RecData, world: World, folder: RunFolder, stages: Stages | None = None
 ) -> tuple[Method, Batches | None, RecData]:
     """Returns the method with its model on the device, its batches, and the data as it prepared them."""
     method: Method = registry.implementation("methods", config.method.name)(config, world)
+    method.stages = stages or method.stages
     method.recall(checkpoint.method_state(folder.checkpoints))
     data = method.prepare(data)
     # Ranks on unlike devices might choose otherwise.

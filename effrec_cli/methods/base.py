@@ -21,6 +21,7 @@ from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.protocol import protocol_of
 from effrec_cli.evaluation.ranking import rank_cases
 from effrec_cli.evaluation.scorer import Scorer
+from effrec_cli.evaluation.stages import Stages
 from effrec_cli.schema import Config
 from effrec_cli.schema.protocols import asked_of
 
@@ -72,6 +73,7 @@ class Method:
     def __init__(self, config: Config, world: World | None = None) -> None:
         self.config = config
         self.world = world or World()
+        self.stages = Stages()
 
     @property
     def task(self) -> str:
@@ -147,6 +149,16 @@ class Method:
     @property
     def seconds_cache(self) -> float | None:
         """Seconds that filling a cache took which training reads, whichever run did it; None without one."""
+        return None
+
+    @property
+    def cache_id(self) -> str | None:
+        """A name of the factorisation that `seconds_cache` was spent on; None without one."""
+        return None
+
+    @property
+    def factor_bytes(self) -> int | None:
+        """Bytes of that factorisation's vectors; None without one."""
         return None
 
     def settle_memory(self, batches: Batches) -> None:

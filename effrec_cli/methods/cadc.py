@@ -78,7 +78,7 @@ class CADC(Method):
 
     def _fitted(self, data: RecData) -> Kept:
         """Returns the factors of the training rows, fitted where no earlier run has."""
-        return kept_factors(
+        kept = kept_factors(
             self.own.factors,
             data,
             Path(self.config.data_root),
@@ -87,7 +87,10 @@ class CADC(Method):
             seed=self.config.seed,
             evaluation=self.config.evaluation,
             monitor=monitor_of(self.config),
+            stages=self.stages,
         )
+        self.stages.none("factorise")
+        return kept
 
     def _say(self, line: str) -> None:
         """Tells the user what takes time; one rank does."""
@@ -98,7 +101,8 @@ class CADC(Method):
         """Returns the rows that the network trains on; what is prepared on the disk is still the whole."""
         if not is_sampled(self.own.sample):
             return data
-        kept = sample(data, self.own.sample)
+        with self.stages.of("sample"):
+            kept = sample(data, self.own.sample)
         return replace(kept, content_hash=data.content_hash, folder=data.folder)
 
     def build(self, data: RecData) -> nn.Module:
@@ -172,6 +176,16 @@ class CADC(Method):
     def seconds_cache(self) -> float | None:
         """Seconds that the factorisation took, whichever run did it."""
         return None if self._factors is None else self._factors.seconds
+
+    @property
+    def cache_id(self) -> str | None:
+        """The digest of the factorisation."""
+        return None if self._factors is None else self._factors.digest
+
+    @property
+    def factor_bytes(self) -> int | None:
+        """Bytes of the vectors that the network starts from."""
+        return None if self._factors is None else self._factors.users.nbytes + self._factors.items.nbytes
 
     def choices(self) -> dict[str, str]:
         """Returns what the factorisation chose and where it is from, and what filtering negatives takes."""

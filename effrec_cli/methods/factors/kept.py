@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from effrec_cli.data.cache import BadCache, hash_file, open_array, read_manifest
 from effrec_cli.data.types import EvalCases, Int64, RecData
 from effrec_cli.distributed import World
 from effrec_cli.evaluation.blocks import flat_ranges
+from effrec_cli.evaluation.stages import Stages
 from effrec_cli.methods.factors.fit import Fitted, fit, kind_of, settled
 from effrec_cli.methods.factors.judge import judge_of
 from effrec_cli.methods.factors.tuned import Size
@@ -78,6 +78,7 @@ def kept_factors(
     seed: int = 1,
     evaluation: EvaluationConfig | None = None,
     monitor: str = "ndcg@10",
+    stages: Stages | None = None,
 ) -> Kept:
     """Returns a factorisation of the training rows of `data`, fitted first where it is not kept yet.
 
@@ -93,6 +94,7 @@ def kept_factors(
         seed: of what is drawn.
         evaluation: how validation cases are ranked; None as runs do by default.
         monitor: by which metric.
+        stages: of the run that asks; fitting is its stage `factorise`.
 
     Raises:
         DataError: there are no training rows, or no ratings where they are needed.
@@ -109,11 +111,13 @@ def kept_factors(
         found = _opened(folder, digest)
         if found is not None:
             return found
-        began = time.monotonic()
         say(f"Factorising {data.num_train:,} training rows by {kind_of(settings)}, once.")
         judge = judge_of(kind_of(settings), data, evaluation, monitor, World(device=device))
-        fitted = fit(settings, data, device, seed, judge)
-        _keep(folder, facts, fitted, time.monotonic() - began)
+        stages = stages or Stages(device)
+        earlier = stages.seconds.get("factorise", 0.0)
+        with stages.of("factorise"):
+            fitted = fit(settings, data, device, seed, judge)
+        _keep(folder, facts, fitted, stages.seconds["factorise"] - earlier)
         say(f"Kept the vectors of sweep {fitted.sweeps} of {fitted.swept}: {folder}.")
     made = _opened(folder, digest, found=False)
     assert made is not None
