@@ -69,16 +69,15 @@ class FeatureColumns:
             found["labelled_dense"] = self._dense.finish()
         if self._categories is not None:
             values = [each.finish() for each in self._values]
-            found["labelled_categories"] = self._coded(self._categories.finish(), values)
+            found["labelled_categories"] = self._coded(self._categories, values)
             found["labelled_values"] = np.concatenate(values)
             found["labelled_value_counts"] = np.array([len(each) for each in values], dtype=np.int64)
         return found
 
-    def _coded(self, hashes: UInt64, values: list[UInt64]) -> NDArray[Any]:
+    def _coded(self, hashes: Spool, values: list[UInt64]) -> NDArray[Any]:
         """Returns the numbers of hashed values, block by block through another file."""
         codes = Spool(self._folder, np.int32, len(values))
-        for start in range(0, len(hashes), BLOCK_ROWS):
-            block = hashes[start : start + BLOCK_ROWS]
+        for block in hashes.blocks(BLOCK_ROWS):
             columns = [
                 np.where(block[:, at] == MISSING, 0, np.searchsorted(known, block[:, at]) + 1)
                 for at, known in enumerate(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ class Spool:
         with disk_faults(self.folder):
             self._file.write(np.ascontiguousarray(values, dtype=self.dtype).data)
         self.rows += len(values)
+
+    def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
+        """Yields all rows again, so many at a time, without mapping the file into memory."""
+        width = 1 if self.width is None else self.width
+        self._file.seek(0)
+        while read := self._file.read(rows * width * self.dtype.itemsize):
+            yield np.frombuffer(read, self.dtype).reshape((-1,) if self.width is None else (-1, width))
 
     def finish(self) -> NDArray[Any]:
         """Returns all rows, [rows] or [rows, width], memory-mapped and read-only."""
