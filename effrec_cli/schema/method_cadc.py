@@ -26,7 +26,7 @@ ROWS_ALONE = ("uniform", "exact")
 """Modes of a sample in which a row's own hash decides: those that labelled rows have."""
 RANKS_ALONE = ("loss", "num_negatives", "filter_negatives", "temperature", "fresh")
 """Settings that task top_n reads, and task ctr does not."""
-LABELS_ALONE = ("negative_rate", "negative_correction")
+LABELS_ALONE = ("factorise", "negative_rate", "negative_correction")
 """And the other way round."""
 
 
@@ -54,6 +54,8 @@ class CADCConfig:
             step's items; what it keeps for that takes memory.
         temperature: divides the logits of `softmax`, `cce` and `cce_sampled`.
         sample: which of the training rows the network trains on; the factorisation reads all.
+        factorise: `all` clicks of training, or the `rest`, those that the network does not train on, since
+            vectors made of its own rows' clicks tell it their labels; `auto` is `rest` of a sample (ctr).
         negative_rate: share of the training rows labelled 0 that are kept, beyond `sample` (ctr).
         negative_correction: of the base rate that this changes: `shift` adds its logarithm to every logit
             that is judged; `weights` trains with one over it as the weight of rows labelled 0 (ctr).
@@ -76,6 +78,7 @@ class CADCConfig:
     filter_negatives: bool = False
     temperature: float = setting(1.0, above=0)
     sample: SampleConfig = field(default_factory=lambda: SampleConfig(rate=0.1))
+    factorise: str = setting("auto", choices=("auto", "all", "rest"))
     negative_rate: float = setting(1.0, above=0, high=1)
     negative_correction: str = setting("shift", choices=("shift", "weights"))
     fresh: float | None = setting(None, above=0, high=1)
@@ -115,6 +118,9 @@ def _of_other_tasks(own: CADCConfig, task: str | None) -> Iterator[Problem]:
     if task == "ctr" and own.sample.mode not in ROWS_ALONE:
         what = f"Labelled rows are sampled each on its own, and mode={own.sample.mode} looks at others."
         yield Problem("method.sample.mode", what, fix=f"choose from: {', '.join(ROWS_ALONE)}")
+    if task == "ctr" and own.factorise == "rest" and own.sample.rate == 1:
+        what = "The network trains on all clicks, so that none is left to factorise."
+        yield Problem("method.factorise", what, fix="method.sample.rate=0.5, or method.factorise=all")
     if (own.negative_rate, own.negative_correction) == (1, "weights"):
         what = "It would do nothing: no row labelled 0 is left out."
         yield Problem("method.negative_correction", what, fix="method.negative_rate=0.1, or leave it out")

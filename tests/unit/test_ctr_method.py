@@ -62,6 +62,10 @@ def test_a_model_that_does_not_take_the_task_is_told_which_do():
         ([*LABELLED, "model=dlrm", "evaluation.monitor=calibration"], "evaluation.monitor"),
         ([*LABELLED, "model=dlrm", "method.negative_correction=weights"], "method.negative_correction"),
         ([*SIMULATED, "model=dlrm", "method.negative_rate=0.5"], "method.negative_rate"),
+        (
+            [*LABELLED, "model=dlrm", "method.factorise=rest", "method.sample.rate=1"],
+            "method.factorise",
+        ),
         ([*LABELLED, "dataset.user=null", "dataset.item=null"], "dataset.user"),
     ],
 )
@@ -79,6 +83,27 @@ def test_clicks_of_training_alone_are_factorised():
     }
     assert {user: found.train_items(user).tolist() for user in range(found.num_users)} == wanted
     assert (len(found.valid), len(found.test)) == (0, 0)
+
+
+def test_the_networks_own_clicks_are_left_out_of_the_factors(tmp_path):
+    """Else a vector would tell the network the labels that it trains on."""
+    path, sampled = log_of(tmp_path, 600), "method.sample.rate=0.5"
+    method, _ = method_on(tmp_path, path, sampled, ids=True)
+    train = method.clicks.of_part("train")
+    clicked = train[method.clicks.labels[train] == 1]
+    others = sorted(set(clicked.tolist()) - set(method.kept.rows.tolist()))
+    assert 0 < len(others) < len(clicked)
+    found = positives_of(method.clicks, method.kept.rows)
+    pairs = np.repeat(np.arange(found.num_users), np.diff(found.sequences.offsets)), found.sequences.items
+    wanted = zip(method.clicks.users[others].tolist(), method.clicks.items[others].tolist(), strict=True)
+    assert sorted(zip(*(each.tolist() for each in pairs), strict=True)) == sorted(wanted)
+    chosen = {"rest": method._factors.digest}
+    for words in ((sampled, "method.factorise=all"), ("method.sample.rate=1",)):
+        other, _ = method_on(tmp_path, path, *words, ids=True)
+        assert other.choices()["method.factorise"] == "all"
+        chosen["all"] = other._factors.digest
+    assert method.choices()["method.factorise"] == "rest"
+    assert chosen["rest"] != chosen["all"]
 
 
 def test_validation_and_test_rows_change_no_factor(tmp_path):

@@ -22,21 +22,23 @@ from effrec_cli.methods.base import Method
 from effrec_cli.methods.cadc import CADC
 from effrec_cli.methods.ctr.judge import called, logits_of, metrics_of_labels, stamp
 from effrec_cli.methods.ctr.network import make_click_network, positives_of
+from effrec_cli.schema.sample import is_sampled
 
 
 class ClickCADC(CADC):
-    """Factorises the clicks of training, keeps a sample of its rows, and trains a network on that."""
+    """Trains a network on a sample of the rows, with vectors from a factorisation of other rows' clicks."""
 
     reads_contents: ClassVar[bool] = True
     """Rows to judge lie with the dataset, and so does what the network knows of their features."""
 
     def prepare(self, data: RecData) -> RecData:
-        """Returns the data; the factors are fitted on all clicks of the training part before."""
+        """Returns the data; the factors are fitted on clicks of the training part before."""
         if self.config.optimizer.sparse_rows is None:
             self.config.optimizer.sparse_rows = False
         self.data = data
         if self.features.has_ids and self.own.embedding != "rand" and not self.rehearses:
-            self._factors = self._fitted(positives_of(self.clicks))
+            mine = self.kept.rows if self.factorise == "rest" else None
+            self._factors = self._fitted(positives_of(self.clicks, mine))
         self.own.batch_size = self.batches(data).batch_size
         return data
 
@@ -57,6 +59,13 @@ class ClickCADC(CADC):
         own = self.own
         weighted = own.negative_correction == "weights"
         return keep_rows(self.clicks, own.sample, own.negative_rate, weighted=weighted)
+
+    @property
+    def factorise(self) -> str:
+        """Which clicks are factorised: `rest` unless the settings say otherwise, or leave none of them."""
+        if self.own.factorise != "auto":
+            return self.own.factorise
+        return "rest" if is_sampled(self.own.sample) else "all"
 
     @property
     def shift(self) -> float:
@@ -133,6 +142,8 @@ class ClickCADC(CADC):
         told = super().choices()
         if not self.features.has_ids:
             told["method.embedding"] = "none: rows name no users and items"
+        elif self._factors is not None:
+            told["method.factorise"] = self.factorise
         if self.shift:
             told["method.negative_correction"] = f"logits are judged with {self.shift:+.4f}"
         return told

@@ -12,7 +12,7 @@ from torch import Tensor
 from effrec_cli.backbone import model_for
 from effrec_cli.data.click_features import ClickFeatures
 from effrec_cli.data.clicks import Clicks
-from effrec_cli.data.types import Catalogue, EvalCases, RecData, Sequences
+from effrec_cli.data.types import Catalogue, EvalCases, Int64, RecData, Sequences
 from effrec_cli.errors import ConfigError
 from effrec_cli.methods.top_n.network import embedding_of
 from effrec_cli.models.clicks import ClickModel, RowDLRM, RowNeuMF
@@ -51,12 +51,19 @@ def make_click_network(
     return made
 
 
-def positives_of(clicks: Clicks) -> RecData:
-    """Returns who clicked what in the training part, as data to factorise; nothing else is in them."""
+def positives_of(clicks: Clicks, without: Int64 | None = None) -> RecData:
+    """Returns who clicked what in the training part, as data to factorise; nothing else is in them.
+
+    Args:
+        clicks: the labelled rows.
+        without: int64, rows that are left out; None for none.
+    """
     assert clicks.users is not None
     assert clicks.items is not None
     train = clicks.of_part("train")
     rows = train[clicks.labels[train] == 1]
+    if without is not None:
+        rows = np.setdiff1d(rows, without, assume_unique=True)
     users = clicks.users[rows]
     order = np.lexsort((clicks.items[rows], users))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=len(clicks.user_ids)))])
