@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from effrec_cli import env, registry
-from effrec_cli.backbone import task_for
+from effrec_cli.backbone import task_of_run
 from effrec_cli.checkpoint import method_state
 from effrec_cli.data import cache, load
 from effrec_cli.data.source import Source
@@ -28,7 +28,6 @@ from effrec_cli.methods.base import Method
 from effrec_cli.precision import refuse_precision
 from effrec_cli.runfolder import RunFolder, refuse_taken
 from effrec_cli.schema import Config
-from effrec_cli.schema.protocols import asked_of
 from effrec_cli.schema.sample import SampleConfig, is_sampled
 from effrec_cli.standin import SIDES, stand_in
 from effrec_cli.trial import Trial, try_run
@@ -151,7 +150,7 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
     refuse_precision(config.run.precision, device)
     _refuse_taken(config)
     refuse_lost_encoders(config)
-    task = task_for(asked_of(config, registry.tasks("methods", config.method.name)), config.model.name)
+    task = task_of_run(config)
     dataset, data = _dataset(config)
     if data is None and num_items is not None:
         data = stand_in(num_items, dataset.name)

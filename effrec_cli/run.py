@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from effrec_cli import artifacts, checkpoint, compose, distributed, env, launch, registry, result
-from effrec_cli.backbone import task_for
+from effrec_cli.backbone import task_of_run
 from effrec_cli.data.batches import Batches, Share
 from effrec_cli.data.load import load
 from effrec_cli.data.source import Say
@@ -32,7 +32,6 @@ from effrec_cli.report.tables import print_result
 from effrec_cli.rundir import new_run_dir
 from effrec_cli.runfolder import RunFolder
 from effrec_cli.schema import Config
-from effrec_cli.schema.protocols import asked_of
 
 OVERRIDES = "overrides.yaml"
 _LEFT_ALONE = "{} holds a finished run; it is left as it is."
@@ -248,7 +247,7 @@ def _left_alone(folder: RunFolder, config: Config, overrides: list[str]) -> bool
 
 def _task(config: Config) -> str:
     """Returns how the model will be fed, or raises ConfigError where method and model do not fit."""
-    return task_for(asked_of(config, registry.tasks("methods", config.method.name)), config.model.name)
+    return task_of_run(config)
 
 
 def _keep_settings(folder: RunFolder, config: Config, overrides: list[str]) -> None:

@@ -155,17 +155,6 @@ def _sampled_twice(own: CADCConfig, config: Config) -> Iterator[Problem]:
         )
 
 
-def _nobody(config: Config) -> Iterator[Problem]:
-    """Yields a task on interactions where rows name no users and items."""
-    dataset, task = config.dataset, task_of(config)
-    if not isinstance(dataset, TableConfig) or dataset.path is None:  # which is told first
-        return
-    if dataset.user is None and task not in ("ctr", None):
-        what = f"Its rows name no users and items, and task {task} trains on interactions."
-        fix = "method=cadc model=dlrm, or dataset.user=COLUMN dataset.item=COLUMN"
-        yield Problem("dataset.user", what, fix=fix)
-
-
 def _gram(config: Config) -> Iterator[Problem]:
     own, precision = config.method, config.run.precision
     if not isinstance(own, GRAMConfig):
@@ -241,7 +230,6 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _gram,
     _iisan,
     _factors,
-    _nobody,
     _sample,
     _sparse_rows,
 )

@@ -8,6 +8,7 @@ from click_helpers import clicks, log_of, method_on
 from data_helpers import quiet
 
 from effrec_cli import compose
+from effrec_cli.backbone import task_of_run
 from effrec_cli.data.batches import Share
 from effrec_cli.data.click_features import ClickFeatures, Reading
 from effrec_cli.data.load import load
@@ -66,12 +67,19 @@ def test_a_model_that_does_not_take_the_task_is_told_which_do():
             [*LABELLED, "model=dlrm", "method.factorise=rest", "method.sample.rate=1"],
             "method.factorise",
         ),
-        ([*LABELLED, "dataset.user=null", "dataset.item=null"], "dataset.user"),
     ],
 )
 def test_settings_of_another_task_are_refused(words, where):
     with pytest.raises(ConfigError, match=where.replace(".", r"\.")):
         compose.compose(words)
+
+
+@pytest.mark.parametrize("words", [["model=two_tower"], ["model=dlrm", "method.task=top_n"], ["method=pop"]])
+def test_interactions_of_nobody_are_not_trained_on(words):
+    config = compose.compose([*LABELLED, "dataset.user=null", "dataset.item=null", *words])
+    with pytest.raises(ConfigError, match="name no users and items") as caught:
+        task_of_run(config)
+    assert "model=dlrm" in str(caught.value.fix)
 
 
 def test_clicks_of_training_alone_are_factorised():
