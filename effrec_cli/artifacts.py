@@ -18,6 +18,7 @@ from effrec_cli.errors import ConfigError, DataError
 from effrec_cli.methods.base import Method
 from effrec_cli.runfolder import DONE, RunFolder, read_state
 from effrec_cli.schema import Config
+from effrec_cli.schema.dataset_sample import SAMPLE
 from effrec_cli.tensorfile import is_whole, move_to, read_tensors, write_tensors
 
 IDS, DATASET = "ids", "dataset.json"
@@ -129,10 +130,12 @@ def open_run(path: Path, device: torch.device, *, ranks_only: bool = False) -> O
 
 def no_data(config: Config, dataset: dict[str, Any]) -> DataError:
     """Returns the error for a run that cannot be scored, since its dataset is not on this machine."""
+    own = getattr(config.dataset, "path", None) if config.dataset.family == SAMPLE else None
+    again = f"effrec data describe {dataset['name']} data_root={config.data_root}"
     return DataError(
         f"The dataset of this run, {dataset['name']} ({dataset['hash'][:12]}), is not prepared here.",
         where=f"data_root={config.data_root}",
-        fix=f"effrec data describe {dataset['name']} data_root={config.data_root}",
+        fix=again if own is None else f"put the folder of the sample back: {own}",
     )
 
 
@@ -189,6 +192,11 @@ def _dataset(config: Config, dataset: dict[str, Any]) -> RecData | None:
     It is looked for where the run found it and, since a run may have come from elsewhere, at `EFFREC_DATA`.
     """
     name, digest = dataset["name"], dataset["hash"]
+    ready_made = getattr(config.dataset, "path", None) if config.dataset.family == SAMPLE else None
+    if ready_made is not None and Path(ready_made).expanduser().is_dir():
+        data = load_prepared(Path(ready_made).expanduser())
+        if data.content_hash == digest:
+            return data
     for root in (Path(config.data_root), paths.default_data_root()):
         folder = root / "prepared" / f"{name}-{digest[:12]}"
         if folder.is_dir():

@@ -6,6 +6,8 @@ from typing import Any
 
 from effrec_cli import registry
 from effrec_cli.errors import ConfigError
+from effrec_cli.schema import Config
+from effrec_cli.schema.protocols import asked_of
 
 
 def model_for(task: str, name: str) -> Any:
@@ -39,6 +41,22 @@ def task_for(tasks: tuple[str, ...], name: str) -> str:
     if found is None:
         raise _no_pair(tasks, name)
     return found
+
+
+def task_of_run(config: Config) -> str:
+    """Returns how the model of a run will be fed.
+
+    Raises:
+        ConfigError: method and model do not fit, or the task is on interactions and rows name nobody.
+    """
+    task = task_for(asked_of(config, registry.tasks("methods", config.method.name)), config.model.name)
+    if task != "ctr" and getattr(config.dataset, "user", "") is None:
+        raise ConfigError(
+            f"Its rows name no users and items, and task {task} trains on interactions.",
+            where="dataset.user=null",
+            fix="method=cadc model=dlrm, or dataset.user=COLUMN dataset.item=COLUMN",
+        )
+    return task
 
 
 def _no_pair(tasks: tuple[str, ...], name: str) -> ConfigError:

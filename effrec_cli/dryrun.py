@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from effrec_cli import env, registry
-from effrec_cli.backbone import task_for
+from effrec_cli.backbone import task_of_run
 from effrec_cli.checkpoint import method_state
 from effrec_cli.data import cache, load
 from effrec_cli.data.batches import refuse_empty_shares
@@ -29,6 +29,7 @@ from effrec_cli.methods.base import Method
 from effrec_cli.precision import refuse_precision
 from effrec_cli.runfolder import RunFolder, refuse_taken
 from effrec_cli.schema import Config
+from effrec_cli.schema.sample import SampleConfig, is_sampled
 from effrec_cli.standin import SIDES, stand_in
 from effrec_cli.trial import Trial, try_run
 
@@ -151,7 +152,7 @@ def look(config: Config, num_items: int | None = None) -> dict[str, Any]:
     refuse_precision(config.run.precision, device)
     _refuse_taken(config)
     refuse_lost_encoders(config)
-    task = task_for(registry.implementation("methods", config.method.name).tasks, config.model.name)
+    task = task_of_run(config)
     dataset, data = _dataset(config)
     if data is None and num_items is not None:
         data = stand_in(num_items, dataset.name)
@@ -208,13 +209,17 @@ def _dataset(config: Config) -> tuple[Dataset, RecData | None]:
         folder_bytes(folder),
         num_users=data.num_users,
         num_items=data.num_items,
-        num_interactions=len(data.sequences.items),
+        num_interactions=data.num_interactions,
     )
     return there, data
 
 
 def _unprepared(config: Config, folder: Path, source: Source) -> tuple[Dataset, RecData | None]:
     settings = config.dataset
+    if is_sampled(settings.sample):
+        whole, data = _dataset(replace(config, dataset=replace(settings, sample=SampleConfig())))
+        state = "raw" if whole.state == "prepared" else whole.state
+        return replace(whole, state=state, folder=str(folder)), data
     raw = Path(config.data_root) / "raw" / settings.name
     users, items = getattr(settings, "num_users", None), getattr(settings, "num_items", None)
     if items is not None:
@@ -346,7 +351,8 @@ def _data_bytes(data: RecData, device: torch.device) -> int:
         return 0
     sequences = data.sequences
     cases = (getattr(part, f.name) for part in (data.valid, data.test) for f in fields(part))
-    return sum(each.nbytes for each in (sequences.items, sequences.offsets, data.train_end, *cases))
+    ends = (data.train_end, data.train_start if data.sample is not None else data.train_end[:0])
+    return sum(each.nbytes for each in (sequences.items, sequences.offsets, *ends, *cases))
 
 
 def _bytes(tensors: list[Tensor]) -> int:

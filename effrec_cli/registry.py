@@ -53,6 +53,12 @@ _METHODS = {
         "a side network beside frozen text and image encoders, whose hidden states are kept",
         ("next_item",),
     ),
+    "cadc": Row(
+        "effrec_cli.methods.cadc:CADC",
+        "effrec_cli.schema.method_cadc:CADCConfig",
+        "a network on a sample of the data, with vectors from a factorisation of all of them",
+        ("top_n", "ctr"),
+    ),
     "pop": Row(
         "effrec_cli.methods.pop:Popularity",
         "effrec_cli.schema.method_pop:PopularityConfig",
@@ -71,6 +77,30 @@ _METHODS = {
         "reference point: closed-form linear autoencoder",
         ("none",),
     ),
+    "ials": Row(
+        "effrec_cli.methods.ials:IALSMethod",
+        "effrec_cli.schema.method_ials:IALSConfig",
+        "reference point: implicit matrix factorisation by alternating least squares",
+        ("none",),
+    ),
+    "rsvd": Row(
+        "effrec_cli.methods.rsvd:RSVDMethod",
+        "effrec_cli.schema.method_rsvd:RSVDConfig",
+        "reference point: randomised singular value decomposition",
+        ("none",),
+    ),
+    "bpr": Row(
+        "effrec_cli.methods.bpr:BPRMethod",
+        "effrec_cli.schema.method_bpr:BPRConfig",
+        "reference point: matrix factorisation that learns to rank",
+        ("none",),
+    ),
+    "explicit_als": Row(
+        "effrec_cli.methods.explicit_als:ExplicitALSMethod",
+        "effrec_cli.schema.method_explicit_als:ExplicitALSConfig",
+        "reference point: matrix factorisation of ratings",
+        ("none",),
+    ),
 }
 
 _MODELS = {
@@ -85,6 +115,24 @@ _MODELS = {
         "effrec_cli.schema.model_bert4rec:BERT4RecConfig",
         "Transformer that sees both sides of masked items (next_item)",
         ("next_item",),
+    ),
+    "two_tower": Row(
+        "effrec_cli.models.two_tower:TwoTower",
+        "effrec_cli.schema.model_two_tower:TwoTowerConfig",
+        "a user's and an item's vector, each from a network over id and attributes (top_n)",
+        ("top_n",),
+    ),
+    "neumf": Row(
+        "effrec_cli.models.neumf:NeuMF",
+        "effrec_cli.schema.model_neumf:NeuMFConfig",
+        "a weighed product of vectors beside a network over them (top_n)",
+        ("top_n", "ctr"),
+    ),
+    "dlrm": Row(
+        "effrec_cli.models.dlrm:DLRM",
+        "effrec_cli.schema.model_dlrm:DLRMConfig",
+        "products of the vectors of ids and attributes, read by a network (top_n)",
+        ("top_n", "ctr"),
     ),
     "nrms": Row(
         "effrec_cli.models.nrms:NRMS",
@@ -142,6 +190,11 @@ _DATASETS = {
         "effrec_cli.data.amazon:AmazonSource",
         "effrec_cli.schema.dataset_amazon:AmazonConfig",
         "Amazon reviews and metadata as published in 2018 and 2023",
+    ),
+    "sample": Row(
+        "effrec_cli.data.sample_folder:SampleSource",
+        "effrec_cli.schema.dataset_sample:SampleFolderConfig",
+        "a folder that effrec data sample has made",
     ),
     "duolingo": Row(
         "effrec_cli.data.duolingo:DuolingoSource",

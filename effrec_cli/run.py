@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from effrec_cli import artifacts, checkpoint, compose, distributed, env, launch, registry, result
-from effrec_cli.backbone import task_for
+from effrec_cli.backbone import task_of_run
 from effrec_cli.data.batches import Batches, Share, refuse_empty_shares
 from effrec_cli.data.load import load
 from effrec_cli.data.source import Say
@@ -97,11 +97,26 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
     tell, meter = _teller(folder, world), CostMeter(world.device)
     with meter.beside("data"):
         data = load(config.dataset, Path(config.data_root), tell)
+    with meter.beside("build"):  # less the loop, which the meter counts for itself
+        engine, data = _ready(config, folder, data, meter, tell, world)
+        valid = _fit(engine.method, engine, tell)
+    with meter.beside("test"):
+        metrics = {"valid": valid, "test": engine.method.judge("test")}
+    _leave_results(config, folder, engine, data, metrics)
+
+
+def _ready(
+    config: Config, folder: RunFolder, data: RecData, meter: CostMeter, tell: Say, world: World
+) -> tuple[Engine, RecData]:
+    """Returns what trains, all of it built, and the data as the method prepared them."""
     method: Method = registry.implementation("methods", config.method.name)(config, world)
+    method.stages = meter.stages
     with outofmemory.explained(method, world.device):
         batches, data = _build(method, data, folder)
     tell(_what_is_trained(config, data, method, world))
-    engine = Engine(
+    if data.train_weights is not None and not method.reads_weights:
+        tell(f"{config.method.name} leaves the importance weights of the sample unread: all rows count alike")
+    return Engine(
         method=method,
         batches=batches,
         optimizers=method.optimizers(method.model) if batches is not None else [],
@@ -111,11 +126,7 @@ def train(config: Config, folder: RunFolder, world: World) -> None:
         meter=meter,
         validate=lambda: method.judge("valid"),
         progress=Progress(0, world.is_main),
-    )
-    valid = _fit(method, engine, tell)
-    with meter.beside("test"):
-        metrics = {"valid": valid, "test": method.judge("test")}
-    _leave_results(config, folder, engine, data, metrics)
+    ), data
 
 
 def _leave_results(
@@ -123,16 +134,20 @@ def _leave_results(
 ) -> None:
     """Writes the weights, the maps to raw ids and result.json."""
     method, world = engine.method, engine.world
-    kept = method.keepsakes()
-    if world.is_main:
-        artifacts.save(folder, method, data, kept)
-    world.wait()
+    with engine.meter.beside("save"):
+        kept = method.keepsakes()
+        if world.is_main:
+            artifacts.save(folder, method, data, kept)
+        world.wait()
+        flops = _flops(method, engine.batches, world)
     cost = engine.meter.costs(
         method.model,
         training_rows=method.training_rows,
         model_path=folder.model_path,
-        flops_per_sample=_flops(method, engine.batches, world),
+        flops_per_sample=flops,
         seconds_cache=method.seconds_cache,
+        cache_id=method.cache_id,
+        factor_bytes=method.factor_bytes,
     )
     if world.is_main:
         described = _described(config, data, method, world)
@@ -233,7 +248,7 @@ def _left_alone(folder: RunFolder, config: Config, overrides: list[str]) -> bool
 
 def _task(config: Config) -> str:
     """Returns how the model will be fed, or raises ConfigError where method and model do not fit."""
-    return task_for(registry.implementation("methods", config.method.name).tasks, config.model.name)
+    return task_of_run(config)
 
 
 def _keep_settings(folder: RunFolder, config: Config, overrides: list[str]) -> None:
@@ -318,8 +333,9 @@ def _described(config: Config, data: RecData, method: Method, world: World) -> d
             "hash": data.content_hash,
             "users": data.num_users,
             "items": data.num_items,
-            "interactions": len(data.sequences.items),
+            "interactions": data.num_interactions,
             "stats": data.stats,
+            **({} if data.sample is None else {"sample": data.sample}),
         },
         "method": config.method.name,
         "model": config.model.name,

@@ -33,9 +33,9 @@ VERBS = {
     "show": Verb("RUN", "one run: settings, metrics, cost"),
     "resume": Verb("RUN", "go on with an interrupted run"),
     "data": Verb(
-        "ls|fetch|import|describe|verify",
+        "ls|fetch|import|describe|sample|verify",
         "the datasets on this machine",
-        ("ls", "fetch", "import", "describe", "verify"),
+        ("ls", "fetch", "import", "describe", "sample", "verify"),
     ),
     "ls": Verb(
         "methods|datasets|models|experiments",

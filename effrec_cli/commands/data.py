@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effrec_cli.arguments import Parser
+from effrec_cli.commands import data_sample
 from effrec_cli.compose import CONFIG_NAME, Folders, checked, compose, opened
 from effrec_cli.data.describe import describe
 from effrec_cli.data.fetch import megabytes
@@ -30,6 +31,8 @@ def main(argv: list[str]) -> int:
         ConfigError: no such dataset, path or setting.
         DataError: data that cannot be had, are malformed or damaged.
     """
+    if argv[:1] == ["sample"]:  # its options and settings may mix, which no verb's verb can
+        return data_sample.main(argv[1:])
     options = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = options.run
     return run(options)
@@ -37,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="effrec data", description="The datasets on this machine.")
-    verbs = parser.add_subparsers(required=True, metavar="ls|fetch|import|describe|verify")
+    verbs = parser.add_subparsers(required=True, metavar="ls|fetch|import|describe|sample|verify")
 
     def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Parser:
         added = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -52,6 +55,7 @@ def _parser() -> Parser:
     given.add_argument("path", metavar="PATH", type=Path, help="folder, .zip or .tar.gz")
     given.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     _with_json(_with_name(verb("describe", _describe, "prepare a dataset and show its statistics")))
+    verbs.add_parser("sample", help=data_sample.SUMMARY)
     _with_json(_with_name(verb("verify", _verify, "hash all files of a dataset and compare")))
     return parser
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from effrec_cli.data.rows import counts
 from effrec_cli.data.source import TEST, TRAIN, VALID
-from effrec_cli.data.types import Int32, Int64, RecData
+from effrec_cli.data.types import Int32, Int64, RecData, refuse_sample
 from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_base import PartsConfig
 
@@ -78,6 +78,7 @@ def answers_of(data: RecData, parts: PartsConfig) -> Answers:
     side = data.side
     if "answers_correct" not in side:
         raise _no_answers(data)
+    refuse_sample(data, "answers")
     user, given = np.asarray(side["answers_user"]), side.get("answers_part")
     order = _order(user, given, side.get("answers_time"))
     sizes = np.bincount(user, minlength=data.num_users)

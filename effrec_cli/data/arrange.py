@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from effrec_cli.data.cache import case_arrays
@@ -13,6 +14,7 @@ from effrec_cli.data.layout import Layout, lay_out
 from effrec_cli.data.order import sort_rows
 from effrec_cli.data.rows import Collected, collect
 from effrec_cli.data.source import Say, Source
+from effrec_cli.data.types import EvalCases
 from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_base import DatasetConfig
 
@@ -23,6 +25,10 @@ stored in whole seconds."""
 USABLE_ITEMS = "usable_items"
 """A source may carry this method where some items are to be dropped whatever their rows are: of the raw item
 ids, ascending, it returns which stay, or None for all."""
+
+LABELLED_ALONE = "labelled_alone"
+"""A source may carry this attribute, true where its rows name no users and items: nothing is an interaction
+then, and all that there is lies beside them (see `LabelledRows`)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ def arrange(source: Source, config: DatasetConfig, say: Say) -> Arranged:
         DataError: a malformed row, or no data left for the split.
     """
     collected = collect(source, say)
+    if getattr(source, LABELLED_ALONE, False):
+        return _without_interactions(source, say)
     read = len(collected.rows)
     say("  all rows read; ordering and filtering")
     unusable = _drop_unusable(collected, source)
@@ -59,6 +67,32 @@ def arrange(source: Source, config: DatasetConfig, say: Say) -> Arranged:
     stats = _stats(source, layout, read, dropped)
     say(f"  {_summary(stats)}")
     return Arranged(_arrays(layout), layout.split.protocol, stats)
+
+
+def _without_interactions(source: Source, say: Say) -> Arranged:
+    """Returns a dataset without users, items and interactions, of which all is beside them."""
+    found = source.stats()
+    dropped = {key.removeprefix("dropped_"): n for key, n in found.items() if key.startswith("dropped_")}
+    stats = {
+        "rows_read": found["rows_read"],
+        "dropped": dropped,
+        "reader": reader_counts(source),
+        "rows_kept": found["rows_read"] - sum(dropped.values()),
+        "split": {},
+    }
+    say(f"  {_summary(stats)}")
+    none, nobody = np.empty(0, np.int64), np.empty(0, np.int32)
+    cases = EvalCases(nobody, none, none, none, none)
+    arrays: dict[str, NDArray[Any] | None] = {
+        "offsets": np.zeros(1, np.int64),
+        "items": nobody,
+        "train_end": none,
+        "user_ids": none,
+        "item_ids": none,
+        **case_arrays("valid", cases),
+        **case_arrays("test", cases),
+    }
+    return Arranged(arrays, {"kind": "none"}, stats)
 
 
 def _drop_unusable(collected: Collected, source: Source) -> dict[str, int]:

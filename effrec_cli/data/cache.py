@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,11 @@ def _write(folder: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
     if not _is_file(array, path):
         with disk_faults(path):
             np.save(path, array, allow_pickle=False)
+    return entry_of(path)
+
+
+def entry_of(path: Path) -> dict[str, Any]:
+    """Returns what the manifest says of an array's file: its `bytes` and `sha256`."""
     return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
@@ -104,9 +109,22 @@ def open_cache(folder: Path) -> RecData:
         data = assemble(manifest, arrays, folder)
     except KeyError as error:
         raise BadCache(f"array or entry {error} is missing") from error
-    if data.sequences.offsets[-1] != len(data.sequences.items) or len(data.train_end) != data.num_users:
+    if not _fits_together(data):
         raise BadCache("its arrays do not fit together")
     return data
+
+
+def _fits_together(data: RecData) -> bool:
+    """Returns whether rows and users are as many in all arrays; kept rows stand behind the others."""
+    kept = data.num_train if data.sample is not None else 0
+    sequences = data.sequences
+    columns = [c for c in (sequences.items, sequences.times, sequences.ratings) if c is not None]
+    by_user = [data.train_start, data.train_end, data.full_train_end]
+    return (
+        all(len(column) == data.num_interactions + kept for column in columns)
+        and all(len(ends) == data.num_users for ends in by_user if ends is not None)
+        and (data.train_weights is None or len(data.train_weights) == kept)
+    )
 
 
 def assemble(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], folder: Path | None) -> RecData:
@@ -128,6 +146,10 @@ def assemble(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], fo
         ceiling=manifest.get("ceiling"),
         side={name.removeprefix("side."): a for name, a in arrays.items() if name.startswith("side.")},
         stats=manifest["stats"],
+        train_start=cast(Any, arrays.get("train_start")),
+        full_train_end=arrays.get("full_train_end"),
+        train_weights=arrays.get("train_weights"),
+        sample=manifest.get("sample"),
     )
 
 

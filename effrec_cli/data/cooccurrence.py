@@ -18,7 +18,7 @@ def training_matrix(data: RecData) -> Any:
     """Returns which user met which item in training: 0/1, float32 scipy CSR [num_users, num_items]."""
     from scipy import sparse
 
-    start, end = data.sequences.offsets[:-1], data.train_end
+    start, end = data.train_start, data.train_end
     positions, _ = flat_ranges(start, end)
     items = data.sequences.items[positions]
     offsets = np.concatenate([[0], np.cumsum(end - start)])

@@ -20,7 +20,7 @@ def describe(data: RecData) -> dict[str, Any]:
     `duplicates` counts rows whose (user, item) was there before; `cold_targets` counts held-out rows of
     items that nobody trains on.
     """
-    rows, users, items = len(data.sequences.items), data.num_users, data.num_items
+    rows, users, items = data.num_interactions, data.num_users, data.num_items
     return {
         "name": data.name,
         "content_hash": data.content_hash,
@@ -28,16 +28,17 @@ def describe(data: RecData) -> dict[str, Any]:
         "users": users,
         "items": items,
         "rows": rows,
-        "density": rows / (users * items),
+        "density": rows / max(1, users * items),
         "rows_per_user": quantiles(np.diff(data.sequences.offsets)),
-        "rows_per_item": quantiles(counts(data.sequences.items, items)),
+        "rows_per_item": quantiles(counts(data.sequences.items[:rows], items)),
         "duplicates": _duplicates(data),
-        "time": _time_span(data.sequences.times),
-        "rating": None if data.sequences.ratings is None else quantiles(data.sequences.ratings),
+        "time": _time_span(data),
+        "rating": _ratings(data),
         "protocol": data.protocol,
+        "sample": data.sample,
         "split": {
             "train_rows": data.num_train,
-            "train_users": int(np.count_nonzero(data.train_end > data.sequences.offsets[:-1])),
+            "train_users": int(np.count_nonzero(data.train_end > data.train_start)),
             "valid": _part(data, data.valid),
             "test": _part(data, data.test),
             **data.stats.get("split", {}),
@@ -51,7 +52,9 @@ def describe(data: RecData) -> dict[str, Any]:
 
 
 def quantiles(values: NDArray[Any]) -> dict[str, float]:
-    """Returns the mean and some quantiles."""
+    """Returns the mean and some quantiles; none of nothing."""
+    if not len(values):
+        return {}
     found = np.quantile(values, list(_QUANTILES.values()))
     return {"mean": float(np.mean(values)), **dict(zip(_QUANTILES, found.tolist(), strict=True))}
 
@@ -59,12 +62,18 @@ def quantiles(values: NDArray[Any]) -> dict[str, float]:
 def _duplicates(data: RecData) -> int:
     """Returns how many rows repeat an item of the same user."""
     owner = np.repeat(np.arange(data.num_users, dtype=np.int64), np.diff(data.sequences.offsets))
-    pairs = owner * data.num_items + data.sequences.items
+    pairs = owner * data.num_items + data.sequences.items[: data.num_interactions]
     pairs.sort()
     return int(np.count_nonzero(pairs[1:] == pairs[:-1]))
 
 
-def _time_span(times: NDArray[np.int64] | None) -> dict[str, Any] | None:
+def _ratings(data: RecData) -> dict[str, float] | None:
+    ratings = data.sequences.ratings
+    return None if ratings is None else quantiles(ratings[: data.num_interactions])
+
+
+def _time_span(data: RecData) -> dict[str, Any] | None:
+    times = data.sequences.times
     if times is None:
         return None
     low, high = int(times.min()), int(times.max())

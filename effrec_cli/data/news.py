@@ -12,7 +12,7 @@ from effrec_cli.data.contents import Contents, contents_of
 from effrec_cli.data.rows import counts
 from effrec_cli.data.shuffle import shuffled
 from effrec_cli.data.source import TEST, TRAIN, VALID
-from effrec_cli.data.types import Int32, Int64, RecData
+from effrec_cli.data.types import Int32, Int64, RecData, refuse_sample
 from effrec_cli.errors import DataError
 from effrec_cli.schema.dataset_base import PartsConfig
 
@@ -100,6 +100,7 @@ def impressions_of(data: RecData, parts: PartsConfig) -> Impressions:
     side = data.side
     if "impressions_candidates" not in side:
         raise _no_impressions(data)
+    refuse_sample(data, "impressions")
     ready_made = "impressions_offsets" in side
     found = _ready_made(data, parts) if ready_made else _slates(data, parts)
     for name in PARTS:
@@ -157,7 +158,7 @@ def _slates(data: RecData, parts: PartsConfig) -> Impressions:
     found = Impressions(
         users=users,
         times=times,
-        part=_parts_by_time(times, parts),
+        part=parts_by_time(times, parts),
         offsets=np.arange(len(shown) + 1, dtype=np.int64) * shown.shape[1],
         candidates=shown.reshape(-1),
         clicks=side["impressions_clicks"].reshape(-1),
@@ -211,7 +212,7 @@ def _ready_made(data: RecData, parts: PartsConfig) -> Impressions:
     train = np.flatnonzero(part == TRAIN)
     given = bool((part == VALID).any())
     if not given:
-        part[train[_last(times[train], parts.valid_share)]] = VALID
+        part[train[last_by_time(times[train], parts.valid_share)]] = VALID
     valid = {"valid": "given"} if given else {"valid": "last_of_training", "valid_share": parts.valid_share}
     return Impressions(
         users=side["impressions_user"],
@@ -229,15 +230,15 @@ def _ready_made(data: RecData, parts: PartsConfig) -> Impressions:
     )
 
 
-def _parts_by_time(times: Int64, parts: PartsConfig) -> NDArray[np.int8]:
-    """Returns the part of each impression, by moments that hold for all users."""
+def parts_by_time(times: Int64, parts: PartsConfig) -> NDArray[np.int8]:
+    """Returns the part of each row, by moments that hold for all users."""
     part = np.full(len(times), TRAIN, dtype=np.int8)
-    part[_last(times, parts.test_share + parts.valid_share)] = VALID
-    part[_last(times, parts.test_share)] = TEST
+    part[last_by_time(times, parts.test_share + parts.valid_share)] = VALID
+    part[last_by_time(times, parts.test_share)] = TEST
     return part
 
 
-def _last(times: Int64, share: float) -> NDArray[np.bool_]:
+def last_by_time(times: Int64, share: float) -> NDArray[np.bool_]:
     """Returns which moments are the last, at most `share` of all; equal ones are never parted."""
     ordered = np.sort(times)
     held = int(len(ordered) * share)

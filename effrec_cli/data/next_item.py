@@ -20,7 +20,8 @@ class NextItemBatches:
     A user with n training items has n - 1 targets (the first item has nothing before it). `slide` cuts them
     into as few windows of L as hold them, so each is a target exactly once an epoch; the first and the last
     window may be shorter, and how much the first is, is drawn anew each epoch, so that a target sees another
-    part of its past each time. `last` takes the last L targets alone. Nothing behind `train_end` is read.
+    part of its past each time. `last` takes the last L targets alone. Nothing before `train_start` or
+    behind `train_end` is read.
 
     A step has at most `batch_size` windows: an epoch's windows are dealt evenly over its steps, so that no
     small step is left over at the end.
@@ -45,7 +46,7 @@ class NextItemBatches:
         self.max_length = max_length
         self.window = window
         self.seed = seed
-        first = np.asarray(data.sequences.offsets[:-1])
+        first = np.asarray(data.train_start)
         self.cuts = Cuts(first, self._held(data), max_length, window, seed)
         self.num_samples = self.cuts.num_samples
         if not self.num_samples:
@@ -109,4 +110,4 @@ def batch_size_for(data: RecData, max_length: int, window: str) -> int:
 
 def _targets_of_users(data: RecData) -> Int64:
     """Returns how many targets each user has, int64 [num_users]."""
-    return np.maximum(np.asarray(data.train_end) - np.asarray(data.sequences.offsets[:-1]) - 1, 0)
+    return np.maximum(np.asarray(data.train_end) - np.asarray(data.train_start) - 1, 0)

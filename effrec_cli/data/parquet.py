@@ -103,14 +103,30 @@ def _read_file(path: Path, columns: Sequence[Column], bad: BadRows) -> Iterator[
         _require_plain(columns, file.schema_arrow, path)
         row, bytes_before = 1, bad.read_bytes
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[c.name for c in columns]):
-            block = _fast(batch, columns)
-            if block is None:
-                block = _careful(batch, path, row, columns, bad)
-            else:
-                bad.read += len(batch)
+            block = read_batch(batch, path, row, columns, bad)
             row += len(batch)
             bad.read_bytes = bytes_before + path.stat().st_size * (row - 1) // file.metadata.num_rows
             yield block
+
+
+def read_batch(batch: Any, path: Path, first: int, columns: Sequence[Column], bad: BadRows) -> Block:
+    """Returns the wanted columns of one arrow batch; what is malformed is dropped, where the rule says so.
+
+    Args:
+        batch: of the file, with these columns or more.
+        path: the file, for errors.
+        first: number of the batch's first row in the file, counted from 1.
+        columns: the wanted ones.
+        bad: the rule for malformed rows, and their count.
+
+    Raises:
+        DataError: a row is malformed and the rule is `error`.
+    """
+    block = _fast(batch, columns)
+    if block is None:
+        return _careful(batch, path, first, columns, bad)
+    bad.read += len(batch)
+    return block
 
 
 def _require_plain(columns: Sequence[Column], schema: Any, path: Path) -> None:

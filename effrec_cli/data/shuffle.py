@@ -60,18 +60,18 @@ def draw_below(
     key = (
         np.random.SeedSequence([epoch, seed], spawn_key=stream).generate_state(1, np.uint64).astype(np.uint64)
     )
-    return (_mix(names.astype(np.uint64) ^ key) % bounds.astype(np.uint64)).astype(np.int64)
+    return (mix(names.astype(np.uint64) ^ key) % bounds.astype(np.uint64)).astype(np.int64)
 
 
 def _feistel(values: UInt64, side: np.uint64, keys: UInt64) -> UInt64:
     """Returns the permuted values; both are below side * side."""
     left, right = values // side, values % side
     for key in keys:
-        left, right = right, (left + _mix(right ^ key) % side) % side
+        left, right = right, (left + mix(right ^ key) % side) % side
     return left * side + right
 
 
-def _mix(values: UInt64) -> UInt64:
+def mix(values: UInt64) -> UInt64:
     """Returns 64 well-mixed bits of each value (the finaliser of SplitMix64)."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

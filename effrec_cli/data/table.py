@@ -14,6 +14,7 @@ from effrec_cli.data.answers import answer_arrays
 from effrec_cli.data.blocks import BadRows, Block, Column
 from effrec_cli.data.delimited import Dialect, head, read_delimited
 from effrec_cli.data.digests import digest_of
+from effrec_cli.data.feature_columns import feature_columns
 from effrec_cli.data.ids import lookup
 from effrec_cli.data.images.items import ItemImages
 from effrec_cli.data.kinds import Above, Kind, Label, Number, Text, Whole
@@ -50,11 +51,22 @@ class TableSource:
         self.config, self.data_root = config, data_root
         self.ticks_per_second = 1
         self._bad = BadRows(config.bad_rows)
-        self._labelled = LabelledRows()
+        self._labelled = self._no_labels()
         self._titles = Titles(config.title_chars)
         self._say: Say = print
-        self._images = ItemImages(config, data_root, (config.items_item or config.item, config.item))
+        item = config.item or ""
+        self._images = ItemImages(config, data_root, (config.items_item or item, item))
         self.usable_items = self._images.usable
+
+    def _no_labels(self) -> LabelledRows:
+        """Returns what collects labelled rows, still empty."""
+        config = self.config
+        return LabelledRows(self.data_root / "spool", config.dense, config.categorical)
+
+    @property
+    def labelled_alone(self) -> bool:
+        """Whether rows name no users and items, so that they are no interactions (see `arrange`)."""
+        return self.config.user is None
 
     def ensure(self, say: Say) -> None:
         """Checks as `check` does: there is nothing to fetch."""
@@ -101,7 +113,7 @@ class TableSource:
         """
         self._images.begin()
         self._bad = BadRows(self.config.bad_rows)
-        self._labelled, self._titles = LabelledRows(), Titles(self.config.title_chars)
+        self._labelled, self._titles = self._no_labels(), Titles(self.config.title_chars)
         files = self._files()
         if "items_path" in files:
             self._check_item_table(files["items_path"])
@@ -119,7 +131,10 @@ class TableSource:
         if "title" in block:
             self._titles.keep(block["item"], block["title"])
         if "label" in block:
-            self._labelled.add(block, self.ticks_per_second)
+            self._labelled.add(block, self.ticks_per_second, part)
+            if self.labelled_alone:
+                nobody = np.empty(0, np.int64)
+                return RawChunk(nobody, nobody)
             clicked = block["label"] == 1
             block = {role: values[clicked] for role, values in block.items()}
         rating = block["correct"].astype(np.float32) if "correct" in block else block.get("rating")
@@ -128,20 +143,27 @@ class TableSource:
     def _read(self, path: Path, columns: list[Column], bad: BadRows) -> Iterator[Block]:
         if is_parquet(path):
             return read_parquet(path, columns, bad)
-        return read_delimited(path, Dialect(separator_of(self.config.separator)), columns, bad)
+        return read_delimited(path, self._dialect(path), columns, bad)
+
+    def _dialect(self, path: Path) -> Dialect:
+        """Returns how a file is written; a table of items has a header line whatever the rows have."""
+        with_names = self.config.columns and path != self._files().get("items_path")
+        names = tuple(self.config.columns) if with_names else None
+        return Dialect(separator_of(self.config.separator), names)
 
     def _columns(self, path: Path) -> list[Column]:
         """Returns the columns to read; their kinds are judged by the first file for all."""
         config = self.config
         label = Label() if config.label_above is None else Above(config.label_above)
         kinds: dict[str, Kind] = {
-            "user": self._id_kind(path, config.user),
-            "item": self._id_kind(path, config.item),
             "rating": Number(),
             "label": label,
             "correct": label,
             "title": Text(required=False),
         }
+        for role, name in (("user", config.user), ("item", config.item)):
+            if name is not None:
+                kinds[role] = self._id_kind(path, name)
         if config.time is not None:
             kinds["time"], self.ticks_per_second = self._time_kind(path, config.time)
         named = {role: getattr(config, role) for role in _ROLES}
@@ -151,7 +173,7 @@ class TableSource:
             Column(role, name, kinds[role], _NAMES_INSTEAD if role in ("user", "item") else "")
             for role, name in named.items()
             if name is not None
-        ]
+        ] + feature_columns(config.dense, config.categorical)
 
     def _id_kind(self, path: Path, name: str) -> Kind:
         return id_kind(self._samples(path, name), self.config.ids)
@@ -163,7 +185,7 @@ class TableSource:
         """Returns the first values of a column as text; none where there is no such column."""
         if is_parquet(path):
             return parquet_head(path, name)
-        return head(path, Dialect(separator_of(self.config.separator)), name)
+        return head(path, self._dialect(path), name)
 
     def titles(self, item_ids: NDArray[Any]) -> NDArray[Any] | None:
         """Returns these raw item ids' titles, "" where an item has none; None without a title column."""
@@ -176,7 +198,7 @@ class TableSource:
 
     def _item_columns(self, text: bool) -> list[Column]:
         """Returns the columns of the table of items, whose ids are texts or whole numbers."""
-        named = self.config.items_item or self.config.item
+        named = str(self.config.items_item or self.config.item)
         return [
             Column("item", named, Text() if text else Whole(), setting="items_item"),
             Column("title", str(self.config.title), Text(required=False)),
@@ -214,6 +236,6 @@ class TableSource:
         return {
             "rows_read": self._bad.read,
             "dropped_bad_rows": self._bad.dropped,
-            "dropped_labelled_0": self._labelled.zeros,
+            "dropped_labelled_0": 0 if self.labelled_alone else self._labelled.zeros,
             **self._images.stats(),
         }

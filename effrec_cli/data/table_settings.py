@@ -9,7 +9,7 @@ from effrec_cli.schema.dataset_table import TableConfig
 
 _COLUMNS = ("user", "item", "time", "rating", "label", "title")
 _READING = (*_COLUMNS, "separator", "bad_rows", "ids", "time_unit")
-_SINCE = ("correct", "label_above", "items_item", "title_chars")
+_SINCE = ("correct", "label_above", "items_item", "title_chars", "columns", "dense", "categorical")
 """Settings that came later: named where they are used, so that what was prepared before them stays known."""
 
 
@@ -35,6 +35,8 @@ def check_table(config: TableConfig) -> None:
     _check_parts(config)
     _check_items(config)
     _check_labels(config)
+    _check_features(config)
+    _check_names(config)
     separator_of(config.separator)
 
 
@@ -88,6 +90,51 @@ def _check_labels(config: TableConfig) -> None:
             "It says which labels count as 1, but there is no column of labels.",
             where=f"dataset.label_above={config.label_above}",
             fix="dataset.label=COLUMN or dataset.correct=COLUMN, or leave it out",
+        )
+
+
+def _check_features(config: TableConfig) -> None:
+    """Features are of labelled rows, and so are rows that name nobody."""
+    nobody = [role for role in ("user", "item") if getattr(config, role) is None]
+    if len(nobody) == 1:
+        other = "item" if nobody == ["user"] else "user"
+        raise ConfigError(
+            "Rows name a user and an item, or neither of them.",
+            where=f"dataset.{nobody[0]}=null with dataset.{other}={getattr(config, other)}",
+            fix=f"dataset.{other}=null, its column among dataset.categorical where it shall be read",
+        )
+    if config.label is None and (nobody or config.dense or config.categorical):
+        raise ConfigError(
+            "Dense and categorical columns, and rows without users and items, need labels.",
+            where="dataset.label is not set",
+            fix="dataset.label=COLUMN",
+        )
+    wanted = [name for name in ("title", "images", "rating") if getattr(config, name) is not None]
+    if nobody and wanted:
+        raise ConfigError(
+            f"Rows that name no items have no {wanted[0]} of theirs.",
+            where=f"dataset.item=null with dataset.{wanted[0]}={getattr(config, wanted[0])}",
+            fix=f"leave dataset.{wanted[0]} out",
+        )
+    if nobody and not (config.dense or config.categorical):
+        raise ConfigError(
+            "Rows without users and items need columns to tell their labels from.",
+            where="dataset.dense and dataset.categorical are empty",
+            fix="dataset.dense=[COLUMN,...] dataset.categorical=[COLUMN,...]",
+        )
+
+
+def _check_names(config: TableConfig) -> None:
+    """Every column has one use, and where the file has no header the settings name them all."""
+    used = [getattr(config, name) for name in (*_COLUMNS, "correct")]
+    wanted = [name for name in (*used, *config.dense, *config.categorical) if name is not None]
+    features = {*config.dense, *config.categorical}
+    again = next((name for name in wanted if name in features and wanted.count(name) > 1), None)
+    if again is not None:
+        raise ConfigError(
+            f"Column '{again}' is named twice, and a feature has one use.",
+            where="dataset.dense, dataset.categorical and the settings of single columns",
+            fix="name it once, or write it twice in the file",
         )
 
 

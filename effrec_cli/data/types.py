@@ -6,12 +6,14 @@ a split is a range of positions into it, so a split copies nothing and memory-ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from effrec_cli.errors import DataError
 
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
@@ -20,6 +22,8 @@ Int32 = NDArray[np.int32]
 @dataclass(frozen=True)
 class Sequences:
     """All interactions, user after user, in time order inside a user.
+
+    Of a sample (`RecData.sample`) each array goes on, behind offsets[-1], with the rows that training keeps.
 
     Attributes:
         offsets: int64 [num_users + 1]; user u owns positions offsets[u] to offsets[u + 1].
@@ -84,7 +88,7 @@ class RecData:
         name: name of the dataset.
         content_hash: hex digest of the prepared content: raw files and preparation settings.
         sequences: all interactions.
-        train_end: int64 [num_users]; user u trains on positions offsets[u] to train_end[u] (may be empty).
+        train_end: int64 [num_users]; user u trains on positions train_start[u] to train_end[u], maybe none.
         valid: cases for model selection.
         test: cases for the result.
         users: raw ids of users.
@@ -94,6 +98,12 @@ class RecData:
         ceiling: best possible score per metric on the test cases (synthetic data), such as {"ndcg@10": 0.4}.
         side: other arrays by name (item text tokens, images, features ...), memory-mapped.
         stats: counts made while preparing: rows read, dropped, and why.
+        train_start: int64 [num_users]; offsets[:-1] where none is given. Of a sample the rows that training
+            keeps stand once more, behind all others, and both ends point there.
+        full_train_end: int64 [num_users]; of a sample, where training ended before it; None elsewhere.
+        train_weights: of a sample, float32 weights of the kept rows in their order, by which a weighted sum
+            over them stands for all training rows; None where all weigh the same.
+        sample: of a sample, what was kept of what: `parent` (a content hash), `mode`, `rate`, `seed`, counts.
     """
 
     name: str
@@ -109,6 +119,15 @@ class RecData:
     ceiling: dict[str, float] | None = None
     side: dict[str, NDArray[Any]] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
+    train_start: Int64 = field(default=cast(Any, None))
+    full_train_end: Int64 | None = None
+    train_weights: NDArray[np.float32] | None = None
+    sample: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Lets training start where each user's rows do, where nothing else is said."""
+        if self.train_start is None:
+            object.__setattr__(self, "train_start", self.sequences.offsets[:-1])
 
     @property
     def num_users(self) -> int:
@@ -123,23 +142,58 @@ class RecData:
     @property
     def num_train(self) -> int:
         """Number of interactions that training may use."""
-        return int((self.train_end - self.sequences.offsets[:-1]).sum())
+        return int((self.train_end - self.train_start).sum())
+
+    @property
+    def num_interactions(self) -> int:
+        """Number of interactions in all parts; what a sample keeps is not counted twice."""
+        return int(self.sequences.offsets[-1])
+
+    def unsampled(self) -> RecData:
+        """Returns the data with all training rows, and no sample; the data itself where there is none."""
+        if self.full_train_end is None:
+            return self
+        return replace(
+            self,
+            train_start=self.sequences.offsets[:-1],
+            train_end=self.full_train_end,
+            full_train_end=None,
+            train_weights=None,
+            sample=None,
+        )
 
     def train_items(self, user: int) -> Int32:
         """Returns the training items of one user, in time order."""
-        return self.sequences.items[self.sequences.offsets[user] : self.train_end[user]]
+        return self.sequences.items[self.train_start[user] : self.train_end[user]]
 
     def train_counts(self) -> Int64:
         """Returns how often each item occurs in the training part, int64 [num_items]."""
         counts = np.zeros(self.num_items, dtype=np.int64)
-        for start, end in _long_runs(self.sequences.offsets, self.train_end):
+        for start, end in _long_runs(self.train_start, self.train_end):
             counts += np.bincount(self.sequences.items[start:end], minlength=self.num_items)
         return counts
 
 
-def _long_runs(offsets: Int64, train_end: Int64, rows: int = 1 << 22) -> list[tuple[int, int]]:
+def refuse_sample(data: RecData, rows: str) -> None:
+    """Does nothing where the data are whole.
+
+    Args:
+        data: the dataset.
+        rows: what is trained on in place of interactions.
+
+    Raises:
+        DataError: they are a sample: interactions were sampled, and these rows were not.
+    """
+    if data.sample is not None:
+        raise DataError(
+            f"A sample keeps some of the interactions, and this task trains on {rows}, of which all stay.",
+            where=f"dataset {data.name}, sample of {data.sample['rate']:g}",
+            fix="leave dataset.sample out, or train a task on interactions",
+        )
+
+
+def _long_runs(starts: Int64, ends: Int64, rows: int = 1 << 22) -> list[tuple[int, int]]:
     """Returns position ranges that together cover exactly the training part, merged where they touch."""
-    starts, ends = offsets[:-1], train_end
     keep = ends > starts
     starts, ends = starts[keep], ends[keep]
     if not len(starts):

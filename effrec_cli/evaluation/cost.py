@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from effrec_cli.evaluation.cost_record import Cost, Parameters
 from effrec_cli.evaluation.energy import Joules, energy_counter
 from effrec_cli.evaluation.memory import PeakMemory, peak_memory
 from effrec_cli.evaluation.model_size import count_parameters, flops_per_sample
+from effrec_cli.evaluation.stages import Clock, Stages
 
 __all__ = ["Cost", "CostMeter", "Parameters", "count_parameters", "flops_per_sample"]
 
-Clock = Callable[[], float]
+
+_BESIDE = ("data", "factorise", "sample", "build", "test", "save")
+"""Stages of a run that are no part of its training."""
 
 
 @dataclass
@@ -52,6 +55,9 @@ class CostMeter:
         clock: seconds from any fixed moment.
         energy: joules used since any fixed moment; None measures no energy.
         memory: watches the peak.
+
+    Attributes:
+        stages: measures what is beside, from the moment that the meter is made.
     """
 
     def __init__(
@@ -62,25 +68,24 @@ class CostMeter:
         memory: PeakMemory | None = None,
     ) -> None:
         self.device = device
-        self._clock = clock
+        self.stages = Stages(device, clock)
         self._energy = energy or energy_counter(device)
         self._memory = memory or peak_memory(device)
         self._running_since: float | None = None
         self._joules_at_start = 0.0
         self._epoch_since: float | None = None
-        self._beside: dict[str, float] = {}
+        self._trained_here = 0.0
         self._kept = _Kept(joules=0.0 if self._energy else None)
 
-    @contextmanager
-    def beside(self, what: str) -> Iterator[None]:
-        """Takes the time inside as `seconds_<what>` of `Cost`, which is no part of its `seconds_total`.
+    def beside(self, what: str) -> AbstractContextManager[None]:
+        """Adds the time inside to `seconds_<what>` of `Cost`, which is no part of its `seconds_total`.
+
+        What is measured inside, another of these or the time from `start` to `stop`, counts there alone.
 
         Args:
-            what: `data` or `test`.
+            what: `data`, `build`, `factorise`, `sample`, `test` or `save`.
         """
-        before = self._now()
-        yield
-        self._beside[what] = self._now() - before
+        return self.stages.of(what)
 
     def start(self) -> None:
         """Starts the clocks; memory and energy used before do not count."""
@@ -90,8 +95,11 @@ class CostMeter:
 
     def stop(self) -> None:
         """Stops the clocks; what was measured stays."""
+        ran = self._running()
         self._kept = self._so_far()
         self._running_since = self._epoch_since = None
+        self._trained_here += ran
+        self.stages.count(ran)
 
     def epoch_started(self) -> None:
         """Starts the time of an epoch, or goes on with the one that a resumed run was in."""
@@ -141,6 +149,8 @@ class CostMeter:
         model_path: Path | None = None,
         flops_per_sample: float | None = None,
         seconds_cache: float | None = None,
+        cache_id: str | None = None,
+        factor_bytes: int | None = None,
     ) -> Cost:
         """Returns what the run cost so far.
 
@@ -152,6 +162,8 @@ class CostMeter:
             model_path: the saved model's file.
             flops_per_sample: as `flops_per_sample` counted them.
             seconds_cache: as `Cost` says; the method knows.
+            cache_id: likewise.
+            factor_bytes: likewise.
         """
         kept = self._so_far()
         joules, peak = _over_ranks(kept.joules, kept.peak)
@@ -170,15 +182,15 @@ class CostMeter:
             epochs=len(kept.epochs),
             first_epoch_counted=len(kept.epochs) == 1,
             seconds_lost=kept.lost,
-            seconds_data=self._beside.get("data"),
-            seconds_test=self._beside.get("test"),
             seconds_cache=seconds_cache,
+            cache_id=cache_id,
+            factor_bytes=factor_bytes,
+            seconds_wall=self.stages.whole - self._trained_here + kept.seconds + kept.lost,
+            **{f"seconds_{what}": self.stages.seconds.get(what) for what in _BESIDE},
         )
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return self._clock()
+        return self.stages.now()
 
     def _running(self) -> float:
         """Returns the seconds of the stretch that is running."""

@@ -24,6 +24,11 @@ class Parameters:
 class Cost:
     """What a run cost, over all its parts if it was interrupted and resumed.
 
+    `seconds_data`, `_factorise`, `_sample`, `_build`, `_total`, `_test` and `_save` share no second and add
+    up to `seconds_wall`; `seconds_total` is training and `seconds_validation`. Those beside `seconds_total`
+    are of the part of the run that finished it, on its first rank; with a GPU each waits for the device. None
+    where a run has no such stage, and in results that were written before it was measured.
+
     Attributes:
         seconds_total: wall time of training and validating, for every method: the loop with its validations,
             or fitting and the one validation of a method without a loop. Getting the data, building the model
@@ -44,11 +49,23 @@ class Cost:
         seconds_validation: the part of `seconds_total` that was spent validating.
         seconds_lost: the part of `seconds_total` whose work a kill undid, as far as metrics.jsonl shows: from
             the save that the run went on from to the last record after it.
-        seconds_data: beside `seconds_total`, until the data were open: fetched and prepared where that was
-            still to be done. Of the part of the run that finished it; None where not measured.
+        seconds_data: beside `seconds_total`, until the data were open: fetched, prepared and sampled
+            (`dataset.sample`) where that was still to be done.
+        seconds_factorise: beside `seconds_total`, fitting a factorisation to start from; 0 where an earlier
+            run or another rank had fitted it.
+        seconds_sample: beside `seconds_total`, drawing the rows to train on (`method.sample`).
+        seconds_build: beside `seconds_total`, getting ready to train and taking the best weights back: the
+            model, its batches and optimizers, a checkpoint to go on from, finding what earlier runs have
+            kept, and filling a cache of features.
         seconds_test: beside `seconds_total`, ranking the test cases.
+        seconds_save: beside `seconds_total`, writing the weights and ids, and counting operations.
+        seconds_wall: from where the run began to open its data to where it wrote this, and what earlier parts
+            trained and validated. Starting Python and checking settings come before.
         seconds_cache: beside `seconds_total`, making what is kept between runs for training to read, such as
-            the features of frozen encoders: once, by this run or by an earlier one. None where there is none.
+            the features of frozen encoders or the vectors of a factorisation: once, by this run or by an
+            earlier one. None where there is none. No part of `seconds_wall` but for what this run did.
+        cache_id: names a factorisation that `seconds_cache` was spent on: runs with the same name share it.
+        factor_bytes: of its vectors of users and items, (users + items) x dim x 4.
         epochs: complete epochs.
         first_epoch_counted: `seconds_per_epoch` is the time of the only epoch, warm-up included.
     """
@@ -68,5 +85,12 @@ class Cost:
     seconds_data: float | None = None
     seconds_test: float | None = None
     seconds_cache: float | None = None
+    seconds_factorise: float | None = None
+    seconds_sample: float | None = None
+    seconds_build: float | None = None
+    seconds_save: float | None = None
+    seconds_wall: float | None = None
+    cache_id: str | None = None
+    factor_bytes: int | None = None
     epochs: int = 0
     first_epoch_counted: bool = False

@@ -110,9 +110,10 @@ def item_information(data: RecData) -> NDArray[np.float64]:
     """Returns the normalised self-information of each item, float64 [V], 1 for the rarest.
 
     -log2(n_i / N) / log2(N), where n_i of the N training users met item i (papers/cce section 3.3); an item
-    that none met counts as met by one.
+    that none met counts as met by one. A sample counts as what it was taken from, so that its metrics stand
+    beside those of training on all.
     """
-    users, met = _users_by_item(data)
+    users, met = _users_by_item(data.unsampled())
     if users < 2:
         return np.ones(data.num_items)
     return -np.log2(np.maximum(met, 1) / users) / np.log2(users)
@@ -120,7 +121,7 @@ def item_information(data: RecData) -> NDArray[np.float64]:
 
 def _users_by_item(data: RecData, rows: int = 1 << 22) -> tuple[int, NDArray[np.int64]]:
     """Returns the number of training users, and how many of them met each item; some rows at a time."""
-    start, end = data.sequences.offsets[:-1], data.train_end
+    start, end = data.train_start, data.train_end
     met = np.zeros(data.num_items, dtype=np.int64)
     first = 0
     while first < data.num_users:

@@ -21,7 +21,9 @@ from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.protocol import protocol_of
 from effrec_cli.evaluation.ranking import rank_cases
 from effrec_cli.evaluation.scorer import Scorer
+from effrec_cli.evaluation.stages import Stages
 from effrec_cli.schema import Config
+from effrec_cli.schema.protocols import asked_of
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine
@@ -59,6 +61,8 @@ class Method:
     tasks: ClassVar[tuple[str, ...]] = ("next_item",)
     reads_contents: ClassVar[bool] = False
     """Whether items are scored by what the dataset says of them: a run needs it, or `keepsakes`."""
+    reads_weights: ClassVar[bool] = False
+    """Whether training rows count by `RecData.train_weights` where there are some; a run says where not."""
     joins_empty: ClassVar[bool] = False
     """Whether a rank whose share of a step is empty runs `training_step` all the same, to work for others."""
     rehearses: bool = False
@@ -69,6 +73,7 @@ class Method:
     def __init__(self, config: Config, world: World | None = None) -> None:
         self.config = config
         self.world = world or World()
+        self.stages = Stages()
 
     @property
     def task(self) -> str:
@@ -77,7 +82,7 @@ class Method:
         Raises:
             ConfigError: it takes none of them.
         """
-        return task_for(self.tasks, self.config.model.name)
+        return task_for(asked_of(self.config, self.tasks), self.config.model.name)
 
     def recall(self, state: dict[str, Any]) -> None:
         """Takes the `extra_state` of the run, {} where it begins, before anything else; ignored by default.
@@ -144,6 +149,16 @@ class Method:
     @property
     def seconds_cache(self) -> float | None:
         """Seconds that filling a cache took which training reads, whichever run did it; None without one."""
+        return None
+
+    @property
+    def cache_id(self) -> str | None:
+        """A name of the factorisation that `seconds_cache` was spent on; None without one."""
+        return None
+
+    @property
+    def factor_bytes(self) -> int | None:
+        """Bytes of that factorisation's vectors; None without one."""
         return None
 
     def settle_memory(self, batches: Batches) -> None:

@@ -101,6 +101,11 @@ def _costs() -> list[Field]:
     return [
         _cost("s/epoch", figures.seconds, lambda result: result.cost.seconds_per_epoch, 6),
         _cost("total", figures.seconds, lambda result: result.cost.seconds_total, 7),
+        Field(
+            Column("total with factors", importance=6),
+            lambda entry: figures.seconds(entry.seconds_with_factors),
+            lambda entry: entry.seconds_with_factors,
+        ),
         _cost("to 95 %", figures.seconds, lambda result: result.cost.seconds_to_95, 3),
         _cost("energy", figures.joules, lambda result: result.cost.joules, 3),
         _cost("peak memory", figures.memory, lambda result: result.cost.peak_memory_bytes, 6),

@@ -33,12 +33,16 @@ class Entry:
         tpme: see `evaluation.tpme`; None where it has no meaning.
         tpme_with_cache: the same with each epoch's share of the seconds that filling a cache took, over the
             epochs of the run; None also where no run of the board reads one.
+        seconds_with_factors: training and validating, drawing the sample and a share of the factorisation
+            that the run starts from: 1 / R of it where R runs of the board start from the same. None where
+            no run of the board starts from one.
     """
 
     runs: list[Run]
     settings: dict[str, Any] = field(default_factory=dict)
     tpme: float | None = None
     tpme_with_cache: float | None = None
+    seconds_with_factors: float | None = None
 
     @property
     def results(self) -> list[Result]:
@@ -174,9 +178,11 @@ def _board(runs: list[Run], metric: str | None, per_run: bool) -> Board:
     chosen = metric or _usual_metric(_result(run) for run in runs)
     entries.sort(key=lambda entry: _rank(mean(entry.scores(chosen)), chosen))
     first = _result(runs[0])
+    _fill_factors(entries)
     notes = [*_fill_tpme(entries), *_mixed_commits(entries), *_repeated(entries)]
-    dataset, content_hash = str(first.dataset.get("name")), str(first.dataset.get("hash"))
-    return Board(dataset, content_hash, _comparable(first.protocol), chosen, entries, notes)
+    return Board(
+        str(first.dataset.get("name")), _content(first), _comparable(first.protocol), chosen, entries, notes
+    )
 
 
 def _rank(score: float | None, metric: str) -> tuple[bool, float]:
@@ -202,6 +208,21 @@ def _fill_tpme(entries: list[Entry]) -> list[str]:
             entry.tpme_with_cache = value
     left_out = len(entries) - len(timed)
     return [f"TPME leaves out {left_out} without epochs, memory or parameters."] if left_out else []
+
+
+def _fill_factors(entries: list[Entry]) -> None:
+    """Sets the seconds with a share of the factorisation, where a run of the board starts from one."""
+    sharing = Counter(result.cost.cache_id for entry in entries for result in entry.results)
+    if set(sharing) == {None}:
+        return
+
+    def borne(result: Result) -> float:
+        cost = result.cost
+        share = (cost.seconds_cache or 0.0) / sharing[cost.cache_id] if cost.cache_id else 0.0
+        return cost.seconds_total + (cost.seconds_sample or 0.0) + share
+
+    for entry in entries:
+        entry.seconds_with_factors = entry.cost(borne)
 
 
 def _cache_share(result: Result) -> float:
@@ -259,8 +280,13 @@ def _comparable(protocol: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in protocol.items() if key not in ("ks", "metrics")}
 
 
+def _content(result: Result) -> str:
+    """Returns the content hash of what the run is judged on: of a sample that of its parent."""
+    return str((result.dataset.get("sample") or {}).get("parent") or result.dataset.get("hash"))
+
+
 def _table_key(result: Result) -> str:
-    return _canonical([result.dataset.get("hash"), _comparable(result.protocol)])
+    return _canonical([_content(result), _comparable(result.protocol)])
 
 
 def _entry_key(result: Result) -> str:

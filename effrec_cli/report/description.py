@@ -9,7 +9,8 @@ from effrec_cli.report.layout import Column, Table
 
 def tables(found: dict[str, Any]) -> list[Table]:
     """Returns the tables that show what `data.describe` found."""
-    made = [_size(found), _spread(found), _split(found), _dropped(found), _counted(found), _side(found)]
+    parts = (_size, _spread, _split, _sample, _dropped, _counted, _side)
+    made = [part(found) for part in parts]
     return [table for table in made if table.rows]
 
 
@@ -55,6 +56,11 @@ def _split(found: dict[str, Any]) -> Table:
     kind = found["protocol"].get("kind", "")
     counted = [row for row in rows if row[0] not in ("train rows", "train users")]
     return Table(f"Split: {kind}" + (f" ({protocol})" if protocol else ""), _named(2), counted)
+
+
+def _sample(found: dict[str, Any]) -> Table:
+    sample = found.get("sample") or {}
+    return Table("Sample", _named(2), [[_words(key), str(value)] for key, value in sample.items()])
 
 
 def _dropped(found: dict[str, Any]) -> Table:

@@ -63,6 +63,7 @@ def _row(entry: Entry, metric: str) -> dict[str, Any]:
         "cost": _cost(entry),
         "tpme": entry.tpme,
         "tpme_with_cache": entry.tpme_with_cache,
+        "seconds_with_factors": entry.seconds_with_factors,
     }
 
 
@@ -82,8 +83,14 @@ _FIGURES = (
     "seconds_to_95",
     "seconds_validation",
     "seconds_data",
+    "seconds_factorise",
+    "seconds_sample",
+    "seconds_build",
     "seconds_test",
+    "seconds_save",
+    "seconds_wall",
     "seconds_cache",
+    "factor_bytes",
     "joules",
     "peak_memory_bytes",
     "model_bytes",
@@ -103,5 +110,5 @@ def _line(board: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     }
     for name, figure in row["metrics"].items():
         line |= {name: figure["mean"], f"{name} std": figure["std"]}
-    tpme = {name: row[name] for name in ("tpme", "tpme_with_cache")}
+    tpme = {name: row[name] for name in ("tpme", "tpme_with_cache", "seconds_with_factors")}
     return {**line, "ceiling_share": row["ceiling_share"], **row["cost"], **tpme}

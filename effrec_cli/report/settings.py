@@ -22,7 +22,8 @@ HEADLINE = ("method.loss", "method.mode")
 def settings_of(result: Result) -> dict[str, Any]:
     """Returns the settings that a run's outcome may depend on, by dotted name, its seed left out.
 
-    The dataset's are left out too: its content hash says the same, and separates the tables already.
+    The dataset's are left out too: its content hash says the same, and separates the tables already. Of a
+    sample, which stands in the table of its parent, rate, mode and seed are told.
     """
     flat = {
         key: value
@@ -32,7 +33,12 @@ def settings_of(result: Result) -> dict[str, Any]:
     if result.model == "none":
         flat = {key: value for key, value in flat.items() if key.startswith("method.")}
     kernel = {} if result.kernel is None else {"kernel": result.kernel}
-    return {**flat, "device": device_name(result), "precision": result.precision, **kernel}
+    return {**flat, **_sample(result), "device": device_name(result), "precision": result.precision, **kernel}
+
+
+def _sample(result: Result) -> dict[str, Any]:
+    sample = result.dataset.get("sample") or {"rate": 1.0}
+    return {f"sample_{name}": sample[name] for name in ("rate", "mode", "seed") if name in sample}
 
 
 def device_name(result: Result) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from effrec_cli.report import figures
 from effrec_cli.report.layout import Column, Table, print_table, say
@@ -61,7 +62,7 @@ def scores_table(
 
 def cost_table(result: Result) -> Table:
     """Returns the figures of cost, one a line, with what each means."""
-    cost = result.cost
+    cost, sample = result.cost, result.dataset.get("sample") or {}
     rows = [
         [
             "time in all",
@@ -75,19 +76,36 @@ def cost_table(result: Result) -> Table:
             "of the best validation score; training alone",
         ],
         ["beside it: data", figures.seconds(cost.seconds_data), "fetching, preparing, opening"],
+        ["beside it: factors", figures.seconds(cost.seconds_factorise), _factors(result)],
+        ["beside it: sample", figures.seconds(cost.seconds_sample), "drawing the rows to train on"],
+        ["beside it: build", figures.seconds(cost.seconds_build), "getting ready to train"],
         ["beside it: test", figures.seconds(cost.seconds_test), "judging the test cases"],
-        ["beside it: cache", figures.seconds(cost.seconds_cache), "made once, for every run that reads it"],
+        ["beside it: save", figures.seconds(cost.seconds_save), "writing weights and ids"],
+        ["whole run", figures.seconds(cost.seconds_wall), "all of these together"],
+        ["cache", figures.seconds(cost.seconds_cache), "made once, for every run that reads it"],
         ["energy", figures.joules(cost.joules), ""],
         ["peak memory", figures.memory(cost.peak_memory_bytes), cost.memory_kind],
         ["parameters", figures.count(cost.parameters.all), _parameters(result)],
         ["saved model", figures.memory(cost.model_bytes), ""],
         ["training rows", figures.count(cost.training_rows), ""],
+        ["kept rows", figures.memory(sample.get("bytes_kept")), _of_all_rows(sample)],
+        ["kept factors", figures.memory(cost.factor_bytes), "vectors of users and items"],
         ["forward pass", figures.MISSING, "of one sample"],
     ]
     if cost.flops_per_sample is not None:
         rows[-1][1] = f"{figures.count(cost.flops_per_sample)}FLOP"
     there = [row for row in rows if row[1] != figures.MISSING]
     return Table("cost", [Column("", right=False), Column(""), Column("", right=False)], there)
+
+
+def _factors(result: Result) -> str:
+    """Returns what fitting cost, and whom."""
+    return "fitting them" if result.cost.seconds_factorise else "found, fitted by an earlier run"
+
+
+def _of_all_rows(sample: dict[str, Any]) -> str:
+    """Returns what the rows that a sample keeps are a part of."""
+    return f"{figures.count(sample.get('rows_kept'))} of {figures.memory(sample.get('bytes'))} of rows"
 
 
 def title(result: Result) -> str:

@@ -7,13 +7,16 @@ from itertools import pairwise
 
 from effrec_cli.errors import nearest_name
 from effrec_cli.schema.dataset_table import TableConfig
+from effrec_cli.schema.factors import Fitting, factor_problems
+from effrec_cli.schema.method_cadc import CADCConfig, cadc_problems
 from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.method_gram import GRAMConfig, gram_problems
 from effrec_cli.schema.method_iisan import IISANConfig, iisan_problems
 from effrec_cli.schema.problems import Problem
-from effrec_cli.schema.protocols import LOWER_IS_BETTER, is_own, metrics_of, task_of
+from effrec_cli.schema.protocols import BEST_IN_BETWEEN, LOWER_IS_BETTER, OWN, is_own, metrics_of, task_of
 from effrec_cli.schema.root import Config, EvaluationConfig
 from effrec_cli.schema.row_sparse import row_sparse_problems
+from effrec_cli.schema.sample import is_sampled
 
 
 def cross_problems(config: Config) -> Iterator[Problem]:
@@ -70,12 +73,14 @@ def _monitor(config: Config) -> Iterator[Problem]:
     settings = config.evaluation
     if any(_cutoffs(config)) or any(_metrics(config)):  # what they are told comes first
         return
-    given, rising = settings.monitor, [name for name in metrics_of(config) if name not in LOWER_IS_BETTER]
+    falling = (*LOWER_IS_BETTER, *BEST_IN_BETWEEN)
+    given, rising = settings.monitor, [name for name in metrics_of(config) if name not in falling]
     if given is None or given in rising:
         return
     what = f"'{given}' is not among the metrics that this run computes."
     if given in metrics_of(config):
-        what = f"Lower is better for '{given}', and a run selects by what is better when higher."
+        better = "1 is best" if given in BEST_IN_BETWEEN else "Lower is better"
+        what = f"{better} for '{given}', and a run selects by what is better when higher."
     fix = "name a metric of evaluation.metrics at a cut-off of evaluation.ks, or add yours to them"
     if is_own(config):
         fix = f"choose from: {', '.join(rising)}; or evaluation.monitor=null"
@@ -131,6 +136,25 @@ def _cce(config: Config) -> Iterator[Problem]:
         yield from cce_problems(config.method)
 
 
+def _cadc(config: Config) -> Iterator[Problem]:
+    if isinstance(config.method, CADCConfig):
+        yield from cadc_problems(config.method, config.model, task_of(config))
+        yield from _sampled_twice(config.method, config)
+
+
+def _sampled_twice(own: CADCConfig, config: Config) -> Iterator[Problem]:
+    """Yields a sample of a sample, of which nobody could say what the factorisation is to read."""
+    dataset = getattr(config.dataset, "sample", None)
+    if dataset is not None and is_sampled(dataset) and is_sampled(own.sample):
+        what = f"The dataset is a sample already: dataset.sample.rate={dataset.rate:g}."
+        whole = "dataset.sample.rate=1, and the factorisation reads all rows"
+        yield Problem(
+            "method.sample.rate",
+            what,
+            fix=f"{whole}; or method.sample.rate=1, and it reads the sample's alone",
+        )
+
+
 def _gram(config: Config) -> Iterator[Problem]:
     own, precision = config.method, config.run.precision
     if not isinstance(own, GRAMConfig):
@@ -168,6 +192,23 @@ def _titles(config: Config) -> Iterator[Problem]:
         yield Problem("dataset.title", what, fix=fix)
 
 
+def _sample(config: Config) -> Iterator[Problem]:
+    """Yields a sample of interactions where the task trains on other rows."""
+    sample, task = config.dataset.sample, task_of(config)
+    if is_sampled(sample) and task in OWN:
+        rows = _OWN_ROWS.get(task, "others")
+        what = f"A sample keeps some of the interactions, and task {task} trains on {rows}."
+        yield Problem("dataset.sample.rate", what, fix="leave dataset.sample out, or train another task")
+
+
+_OWN_ROWS = {"news": "impressions", "knowledge_tracing": "answers", "ctr": "labelled rows"}
+
+
+def _factors(config: Config) -> Iterator[Problem]:
+    if isinstance(config.method, Fitting):
+        yield from factor_problems(config.method)
+
+
 def _sparse_rows(config: Config) -> Iterator[Problem]:
     if config.optimizer.sparse_rows:
         yield from row_sparse_problems(config)
@@ -184,8 +225,11 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _half_precision,
     _patience,
     _heads,
+    _cadc,
     _cce,
     _gram,
     _iisan,
+    _factors,
+    _sample,
     _sparse_rows,
 )

@@ -1,10 +1,11 @@
-"""Settings that every dataset shares: filters, split and parts."""
+"""Settings that every dataset shares: filters, split, parts and sample."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from effrec_cli.schema.fields import setting
+from effrec_cli.schema.sample import SampleConfig
 
 
 @dataclass
@@ -81,6 +82,7 @@ class DatasetConfig:
         filter: which rows stay.
         split: what is held out.
         parts: what is held out of answers and impressions.
+        sample: which training rows are kept; all, unless it says less.
     """
 
     name: str = ""
@@ -88,3 +90,4 @@ class DatasetConfig:
     filter: FilterConfig = field(default_factory=FilterConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     parts: PartsConfig = field(default_factory=PartsConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)

@@ -21,7 +21,7 @@ class TableConfig(ImagesConfig):
         test_path: the test part, for `split.kind=files`.
         items_path: optional table of items, with the `item` and `title` columns.
         items_item: name of its item column; None is that of `item`.
-        user: name of the user column.
+        user: name of the user column; None, with no `item` either, of labelled rows that name nobody.
         item: name of the item column.
         time: name of the time column; None keeps file order.
         rating: name of the rating column.
@@ -30,6 +30,13 @@ class TableConfig(ImagesConfig):
             then an answer, for task knowledge_tracing.
         label_above: the number above which a `label` or `correct` counts as 1, others as 0, as 0 does where
             these are written -1 and 1; None takes 0 and 1 alone.
+        dense: columns of numbers of labelled rows, which may be missing; for task ctr.
+        categorical: columns of labelled rows of which each value is one of several, whatever is written.
+        log1p: read a number x of `dense` as sign(x) ln(1 + |x|), as is usual for counts.
+        min_category_count: a value that fewer training rows have is not known.
+        rare_buckets: how many learned vectors the values of a column share that are not known, by their
+            hash; 0 takes all of them, and a missing one, for one value.
+        columns: names of all columns, in order, of a text file without a header line; [] reads them from it.
         title: name of the column of titles, or of items' texts.
         title_chars: characters of a title that are kept.
         separator: csv separator; `tab` for a tab.
@@ -43,13 +50,19 @@ class TableConfig(ImagesConfig):
     test_path: str | None = None
     items_path: str | None = None
     items_item: str | None = None
-    user: str = "user"
-    item: str = "item"
+    user: str | None = "user"
+    item: str | None = "item"
     time: str | None = None
     rating: str | None = None
     label: str | None = None
     correct: str | None = None
     label_above: float | None = None
+    dense: list[str] = setting([])
+    categorical: list[str] = setting([])
+    log1p: bool = False
+    min_category_count: int = setting(2, low=1)
+    rare_buckets: int = setting(0, low=0)
+    columns: list[str] = setting([])
     title: str | None = None
     title_chars: int = setting(LONGEST_TITLE, low=1)
     separator: str = ","

@@ -13,12 +13,16 @@ _IMPRESSIONS = ("auc", "mrr", "ndcg@5", "ndcg@10")
 OWN = {
     "news": (*_IMPRESSIONS, *(f"{name}_cold" for name in _IMPRESSIONS)),
     "knowledge_tracing": ("auc", "accuracy", "log_loss", "auc_cold"),
+    "ctr": ("auc", "log_loss", "ne", "calibration", "ece"),
 }
 """Metrics of the tasks with a protocol of their own, the usual one to select by first; all others rank the
 catalogue."""
 
-LOWER_IS_BETTER = ("log_loss", "log_loss_cold")
+LOWER_IS_BETTER = ("log_loss", "log_loss_cold", "ne", "ece")
 """No run is selected by these: higher is better for those it may be."""
+
+BEST_IN_BETWEEN = ("calibration",)
+"""Nor by these, of which 1 is best."""
 
 FULL = "full"
 """Stands in the stamp of a ranking, as its `candidates`: the whole catalogue."""
@@ -33,7 +37,22 @@ def task_of(config: Config) -> str | None:
     if method not in registry.rows("methods") or model not in registry.rows("models"):
         return None
     taken = registry.tasks("models", model)
-    return next((task for task in registry.tasks("methods", method) if task in taken), None)
+    return next((task for task in asked_of(config, registry.tasks("methods", method)) if task in taken), None)
+
+
+def asked_of(config: Config, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns which of a method's tasks a run may train, the ones to be preferred first.
+
+    A method may let its settings say (`method.task`). `auto` prefers to predict labels where the dataset
+    names a column of them.
+    """
+    asked = getattr(config.method, "task", None)
+    if asked is None:
+        return tasks
+    if asked != "auto":
+        return tuple(task for task in tasks if task == asked)
+    labelled = getattr(config.dataset, "label", None) is not None
+    return tuple(sorted(tasks, key=lambda task: task != "ctr")) if labelled else tasks
 
 
 def metrics_of(config: Config) -> list[str]:

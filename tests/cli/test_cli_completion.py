@@ -43,10 +43,14 @@ def complete(effrec, monkeypatch):
         ("effrec data ls ", []),
         ("effrec data fetch ml-20m ", []),
         ("effrec --v", ["--version"]),
-        ("effrec train method=i", ["method=iisan", "method=itemknn"]),
+        ("effrec train method=i", ["method=ials", "method=iisan", "method=itemknn"]),
         (
             "effrec train method=",
-            ["method=cce", "method=ease", "method=gram", "method=iisan", "method=itemknn", "method=pop"],
+            [
+                *("method=bpr", "method=cadc", "method=cce", "method=ease", "method=explicit_als"),
+                *("method=gram", "method=ials", "method=iisan", "method=itemknn", "method=pop"),
+                "method=rsvd",
+            ],
         ),
         ("effrec validate model=sas", ["model=sasrec"]),
         ("effrec train method=ease method.l", ["method.l2=", "method.last="]),

@@ -6,7 +6,10 @@ import pytest
 
 from effrec_cli import registry
 from effrec_cli.app import main
+from effrec_cli.schema.method_cadc import OVER_VECTORS
 from effrec_cli.schema.method_cce import LOSSES
+
+OVER_PAIRS = ("bce", *OVER_VECTORS)
 
 SMALL = ["dataset.num_users=120", "dataset.num_items=80", "run.max_epochs=1", "run.device=cpu"]
 TINY = [*SMALL, "evaluation.ks=[5,10]"]
@@ -22,6 +25,7 @@ def train(tmp_path, *overrides, tiny=TINY):
 @pytest.mark.parametrize("method", sorted(registry._BUILT_IN["methods"]))
 def test_every_method_trains(method, tmp_path):
     extra = SMALL_MODEL if method == "cce" else []
+    extra = [*extra, "method.factors.dim=8"] if method == "cadc" else extra
     result = train(tmp_path, f"method={method}", *extra)
     assert result["method"] == method
     assert 0 <= result["metrics"]["test"]["ndcg@10"] <= 1
@@ -37,13 +41,12 @@ def test_every_loss_trains(loss, tmp_path):
     assert result["cost"]["flops_per_sample"] > 0
 
 
-def models_of(task, others=False):
-    """Returns the models that a task feeds, or those with a network that it does not."""
-    tasks = {name: row.tasks for name, row in registry._BUILT_IN["models"].items() if name != "none"}
-    return sorted(name for name, fed in tasks.items() if (task in fed) != others)
+def models_of(*tasks):
+    """Returns the models that one of the tasks feeds."""
+    return sorted(name for name, row in registry._BUILT_IN["models"].items() if set(tasks) & set(row.tasks))
 
 
-@pytest.mark.parametrize("model", models_of("next_item", others=True))
+@pytest.mark.parametrize("model", models_of("news", "knowledge_tracing"))
 def test_every_model_over_contents_trains_and_is_judged_by_its_own_protocol(model, tmp_path):
     result = train(tmp_path, "method=gram", f"model={model}", "method.encoder.dim=16", tiny=SMALL)
     assert result["model"] == model
@@ -58,3 +61,20 @@ def test_every_model_trains(model, tmp_path):
     assert result["model"] == model
     assert result["config"]["model"]["packed"] is True
     assert result["choices"]["model.packed"] == "true on cpu"
+
+
+@pytest.mark.parametrize("model", models_of("top_n"))
+def test_every_model_over_pairs_trains(model, tmp_path):
+    result = train(tmp_path, "method=cadc", f"model={model}", "method.factors.dim=8")
+    assert result["model"] == model
+    assert result["cost"]["training_rows"] < 0.15 * result["dataset"]["interactions"]
+    assert result["cost"]["seconds_cache"] > 0
+
+
+@pytest.mark.parametrize("loss", OVER_PAIRS)
+@pytest.mark.parametrize("embedding", ["rand", "residual"])
+def test_every_loss_over_pairs_trains(loss, embedding, tmp_path):
+    words = [f"method.loss={loss}", f"method.embedding={embedding}", "method.factors.dim=8"]
+    result = train(tmp_path, "method=cadc", *words)
+    assert result["config"]["method"]["loss"] == loss
+    assert result["cost"]["flops_per_sample"] > 0

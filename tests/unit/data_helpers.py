@@ -95,7 +95,7 @@ def as_cases(data, part):
 def as_training(data):
     """Training items as {raw user: [raw items]}, users without any left out."""
     found = {
-        data.users.ids[user].item(): raw_items(data, data.sequences.offsets[user], data.train_end[user])
+        data.users.ids[user].item(): raw_items(data, data.train_start[user], data.train_end[user])
         for user in range(data.num_users)
     }
     return {user: items for user, items in found.items() if items}

@@ -3,17 +3,24 @@
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from data_helpers import as_training, prepared
 
 from effrec_cli import registry
 from effrec_cli.data import atomic, cache
 from effrec_cli.data import load as loading
+from effrec_cli.data.cooccurrence import training_matrix
+from effrec_cli.data.describe import describe
 from effrec_cli.data.digests import digest_of
 from effrec_cli.data.load import load, load_prepared
+from effrec_cli.data.next_item import NextItemBatches
+from effrec_cli.data.types import Sequences
 from effrec_cli.errors import ConfigError, DataError, EnvironmentFault
+from effrec_cli.evaluation.metrics import item_information
 from effrec_cli.schema.dataset_table import TableConfig
 
 ROWS = "user,item,time\n" + "".join(f"{u},{i},{u * i}\n" for u in range(1, 6) for i in range(1, 6))
@@ -213,3 +220,38 @@ def test_a_reader_of_the_old_folder_keeps_it_until_the_new_one_is_there(tmp_path
             assert not target.exists() or (target / "file").read_bytes() == b"old"
     assert (target / "file").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_folder_prepared_before_training_rows_could_start_elsewhere_still_opens(config, tmp_path):
+    data, _ = loaded(config, tmp_path)
+    assert not (data.folder / "train_start.npy").exists()
+    assert data.train_start.tolist() == data.sequences.offsets[:-1].tolist()
+    assert data.unsampled() is data
+    assert data.num_train == 15
+
+
+def test_training_rows_may_stand_behind_all_others():
+    whole = prepared([(user, item, item, 1.0) for user in range(3) for item in range(user, user + 6)])
+    rows = np.array([1, 2, 3, 13, 15])  # of user 0 items 1 to 3, of user 2 items 3 and 5
+    columns = (whole.sequences.items, whole.sequences.times, whole.sequences.ratings)
+    held = [np.concatenate([column, column[rows]]) for column in columns]
+    start = whole.num_interactions + np.array([0, 3, 3])
+    data = replace(
+        whole,
+        sequences=Sequences(whole.sequences.offsets, *held),
+        train_start=start,
+        train_end=start + np.array([3, 0, 2]),
+        full_train_end=whole.train_end,
+        sample={"mode": "by hand"},
+    )
+    assert (data.num_train, data.num_interactions) == (5, 18)
+    assert as_training(data) == {0: [1, 2, 3], 2: [3, 5]}
+    assert data.train_counts().tolist() == [0, 1, 1, 2, 0, 1, 0, 0]
+    assert training_matrix(data).toarray().nonzero()[1].tolist() == [1, 2, 3, 3, 5]
+    assert NextItemBatches(data, 8, 4, "slide", seed=1).targets_per_epoch == 3
+    found, before = describe(data), describe(whole)
+    assert (found["split"]["train_rows"], found["split"]["train_users"]) == (5, 2)
+    same = ("rows", "rows_per_item", "duplicates", "time", "rating")
+    assert {name: found[name] for name in same} == {name: before[name] for name in same}
+    assert as_training(data.unsampled()) == as_training(whole)
+    assert item_information(data).tolist() == item_information(whole).tolist()

@@ -35,6 +35,9 @@ def test_the_total_is_training_and_validating_whatever_the_method(words, tmp_pat
     assert 0 < cost["seconds_validation"] < cost["seconds_total"]
     assert cost["seconds_data"] > 0
     assert cost["seconds_test"] > 0
+    stages = [cost[f"seconds_{what}"] for what in ("data", "build", "total", "test", "save")]
+    assert sum(stages) == pytest.approx(cost["seconds_wall"], rel=0.02)
+    assert (cost["seconds_factorise"], cost["seconds_sample"]) == (None, None)
     out = " ".join(capsys.readouterr().out.split())  # long texts go over two lines
-    for text in ("time in all", "training and validating", "beside it: data", "beside it: test"):
+    for text in ("time in all", "training and validating", "beside it: data", "beside it: test", "whole run"):
         assert text in out

@@ -11,6 +11,7 @@ from effrec_cli import registry
 from effrec_cli.schema import Config, EvaluationConfig, OptimizerConfig, RunConfig
 from effrec_cli.schema.dataset_base import FilterConfig, PartsConfig, SplitConfig
 from effrec_cli.schema.encoder import EncoderConfig
+from effrec_cli.schema.sample import ForgettingConfig, SampleConfig
 
 PACKAGE = Path(effrec_cli.__file__).parent
 
@@ -59,7 +60,7 @@ def test_every_setting_of_an_encoder_is_read():
     )
 
 
-@pytest.mark.parametrize("section", [FilterConfig, SplitConfig, PartsConfig])
+@pytest.mark.parametrize("section", [FilterConfig, SplitConfig, PartsConfig, SampleConfig, ForgettingConfig])
 def test_every_setting_that_datasets_share_is_read(section):
     assert not {field.name for field in dataclasses.fields(section)} - names_read("data")
 

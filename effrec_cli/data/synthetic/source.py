@@ -26,7 +26,7 @@ from effrec_cli.schema.dataset_synthetic import SIDES, SyntheticConfig
 
 VERSION = 1
 """Changes whenever the same settings give other data."""
-_NOT_CONTENT = {"name", "family", "filter", "split", "parts"}
+_NOT_CONTENT = {"name", "family", "filter", "split", "parts", "sample"}
 
 
 class SyntheticSource:

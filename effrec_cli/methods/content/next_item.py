@@ -66,6 +66,8 @@ class NextItem:
         self.config, self.data = config, data
         self.num_items = data.num_items
         self.train_counts = data.train_counts()
+        # Cold is what the whole dataset never trains on, so that a sample is judged on the same cases.
+        self._all_counts = data.unsampled().train_counts()
         if config.method.batch_size is None:
             config.method.batch_size = batch_size_for(data, config.model.max_length, self._own.window)
 
@@ -198,7 +200,7 @@ class NextItem:
         cases = self.data.valid if part == "valid" else self.data.test
         scorer, settings = self.scorer(filter, table), self.config.evaluation
         found = rank_cases(scorer, self.data, cases, settings, world=world)
-        cold = cold_cases(self.data, cases, self.train_counts)
+        cold = cold_cases(self.data, cases, self._all_counts)
         if not len(cold):
             return found
         told = [name for name in settings.metrics if name in TOLD_OF_COLD] or settings.metrics[:1]

@@ -1,0 +1,1 @@
+"""Matrix factorisations as methods, and kept for methods that start from their vectors."""

@@ -1,0 +1,1 @@
+"""Parts of methods that train a network to score a user with an item (task `top_n`)."""

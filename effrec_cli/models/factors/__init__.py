@@ -1,0 +1,1 @@
+"""Matrix factorisations in pure torch, on the device of what they are given."""
