@@ -101,7 +101,11 @@ class SequencesSource:
     def _listed(self, kind: Kind) -> dict[Any, str] | None:
         """Returns the titles by item, or None without a file of them."""
         path = files_of(self.config).get("items_path")
-        return None if path is None else item_titles(path, kind, self._bad, self.config.title_chars)
+        if path is None:
+            return None
+        if not path.stat().st_size:
+            raise DataError("The file has no rows.", where=str(path), fix="check that it was written whole")
+        return item_titles(path, kind, self._bad, self.config.title_chars)
 
     def titles(self, item_ids: NDArray[Any]) -> NDArray[Any] | None:
         """Returns the titles, or None without a file of them."""

@@ -11,7 +11,7 @@ from effrec_cli.errors import ConfigError
 from effrec_cli.schema.crosschecks import cross_problems
 from effrec_cli.schema.problems import Problem, nearest_path, raise_problems
 from effrec_cli.schema.root import Config
-from effrec_cli.schema.values import WrongValue, check_limits, convert, shown
+from effrec_cli.schema.values import WrongValue, as_choice, check_limits, convert, shown
 
 # Which registry a section's dataclass comes from, and the key of the section that names it.
 REGISTERED = {"dataset": ("datasets", "family"), "model": ("models", "name"), "method": ("methods", "name")}
@@ -101,7 +101,7 @@ class _Checker:
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             return self._nested(hint, raw, path)
         try:
-            value = convert(raw, hint)
+            value = convert(as_choice(raw, field.metadata), hint)
             check_limits(value, field.metadata)
         except WrongValue as wrong:
             fix = wrong.fix.replace("KEY", path) if wrong.fix else None

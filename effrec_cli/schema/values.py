@@ -52,6 +52,12 @@ def convert(raw: Any, hint: Any) -> Any:
     return _scalar(raw, hint)
 
 
+def as_choice(raw: Any, limits: Mapping[str, Any]) -> Any:
+    """Returns a number as the text of the choice that is written so, such as 2018; all else as it is."""
+    choices = limits.get("choices") or ()
+    return str(raw) if type(raw) is int and str(raw) in choices else raw
+
+
 def check_limits(value: Any, limits: Mapping[str, Any]) -> None:
     """Holds a converted value, or each element of a list, against a field's metadata.
 

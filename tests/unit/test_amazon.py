@@ -7,6 +7,7 @@ import pytest
 from data_helpers import as_training, quiet
 from image_helpers import RED, colours, encoded, folder_of, picture
 
+from effrec_cli import compose
 from effrec_cli.data import json_lines
 from effrec_cli.data.load import load
 from effrec_cli.errors import ConfigError, DataError
@@ -177,3 +178,8 @@ def test_paths_are_checked_first(tmp_path):
     config.path = str(tmp_path / "none.json")
     with pytest.raises(ConfigError, match="no such file"):
         load(config, tmp_path / "root", quiet)
+
+
+@pytest.mark.parametrize("layout", ["2018", "2023"])
+def test_a_layout_is_named_as_it_is_written_though_it_looks_like_a_number(layout):
+    assert compose.compose(["dataset=amazon", f"dataset.layout={layout}"]).dataset.layout == layout

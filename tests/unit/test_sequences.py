@@ -171,6 +171,12 @@ def test_an_empty_file_is_refused(tmp_path, users):
         loaded(tmp_path, users)
 
 
+def test_an_empty_file_of_items_is_named_and_not_the_first_user(tmp_path):
+    with pytest.raises(DataError, match="no rows") as caught:
+        loaded(tmp_path, "u1\tB1 B2\n", items="")
+    assert "items" in caught.value.where
+
+
 def test_paths_are_checked_first(tmp_path):
     with pytest.raises(ConfigError, match="needs a file"):
         sequences.SequencesSource(SequencesConfig(name="sequences"), tmp_path).check()
