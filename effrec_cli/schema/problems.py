@@ -73,6 +73,10 @@ def typed(value: object) -> str:
     return value if isinstance(value, str) else shown(value)
 
 
+_DEEPER = 2
+"""Sections further down than a key was looked for, one of its name is hardly the one that was meant."""
+
+
 def nearest_path(path: str, known: Iterable[str]) -> str | None:
     """Returns the full key most like `path`: a sibling, then a like name elsewhere, then any.
 
@@ -85,12 +89,13 @@ def nearest_path(path: str, known: Iterable[str]) -> str | None:
     paths = list(known)
     parent, _, leaf = path.rpartition(".")
     siblings = {_leaf(each): each for each in paths if each.rpartition(".")[0] == parent}
+    within = [each for each in paths if each.count(".") - path.count(".") <= _DEEPER]
     anywhere: dict[str, str] = {}
-    for each in paths:
+    for each in within:
         anywhere.setdefault(_leaf(each), each)
     near = (
         _closest(leaf, siblings, cutoff=0.6)
-        or _most_like(path, [each for each in paths if _leaf(each) == leaf])
+        or _most_like(path, [each for each in within if _leaf(each) == leaf])
         or _closest(leaf, anywhere, cutoff=0.7)
         or _by_initials(leaf, siblings)
         or _by_initials(leaf, anywhere)

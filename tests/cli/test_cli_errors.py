@@ -29,7 +29,7 @@ CASES = {
     "key inside a value": (["method.loss.x=1"], ["'method.loss.x'", "did you mean: method.loss=1"]),
     "missing plugin": (["hydra/launcher=submitit_slurm"], ["pip install 'effrec[slurm]'"]),
     "launcher that is not": (["hydra/launcher=slurm"], ["basic; more by pip install 'effrec[slurm]'"]),
-    "group without value": (["method"], ["'method' needs a value", "method=NAME, one of: cce"]),
+    "group without value": (["method"], ["'method' needs a value", "method=NAME, one of: bpr, cadc, cce"]),
     "group with empty value": (["method="], ["'method' needs a value"]),
     "option without group": (["pop"], ["written KEY=VALUE", "did you mean: method=pop"]),
     "no key": (["=3"], ["write KEY=VALUE"]),

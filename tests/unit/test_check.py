@@ -361,12 +361,14 @@ _SCHEMA = registry.schema
         ("optimiser.lr", "optimizer.lr"),
         ("method.encodr.name", "method.encoder.name"),
         ("encoder.name", "method.encoder.name"),
+        ("epochs", "run.max_epochs"),
+        ("sample.forgetting.epochs", "dataset.sample.forgetting.epochs"),
         ("methd.name", "method.name"),
     ],
 )
 def test_nearest_path(given_, nearest):
     known = ["hydra.job.name", "seed", "run.max_epochs", "run.patience", "optimizer.lr", "optimizer.betas"]
-    known += ["method.name", "method.encoder.name"]
+    known += ["method.name", "method.encoder.name", "dataset.sample.forgetting.epochs"]
     assert nearest_path(given_, known) == nearest
 
 
