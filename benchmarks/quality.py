@@ -34,11 +34,13 @@ def run_of(folder: Path) -> dict[str, Any]:
     cold = test.get("cases_cold", 0) >= _FEWEST_COLD
     scores = {name: test[name] for name in TOLD if name in test and (cold or not name.endswith("_cold"))}
     monitor = result["config"]["evaluation"]["monitor"]
+    seconds = cost["seconds_per_epoch"]  # a method without a loop has none
     return {
         "seed": result["seed"],
         "commit": result["commit"],
         "scores": {f"valid {monitor}": result["metrics"]["valid"][monitor], **scores}
-        | {"epochs": float(cost["epochs"]), "epoch": cost["seconds_per_epoch"]},
+        | {"epochs": float(cost["epochs"])}
+        | ({} if seconds is None else {"epoch": seconds}),
     }
 
 

@@ -12,6 +12,7 @@ from effrec_cli.bench.cadc_steps import STRATEGIES, TRAIN, stepping
 from effrec_cli.bench.suites import Cell, Options, Trial
 
 UNITS = {
+    "cells": "",
     "sweep": "s",
     "before": "s",
     "objective": "a cell",
@@ -36,9 +37,9 @@ MATRIX, LARGE_MATRIX = "sweeps, MovieLens 1M's shape", "sweeps, MovieLens 20M's 
 WHOLE = "whole runs"
 
 
-def _sweeps(users: int, items: int, cells: int, dim: int, sweeps: int) -> Shape:
+def _sweeps(users: int, items: int, draws: int, dim: int, sweeps: int) -> Shape:
     # With frequency exponent 0 a row's regulariser is reg itself, which is of the size of a row's degree.
-    shape = {"users": users, "items": items, "cells": cells, "dim": dim, "sweeps": sweeps}
+    shape = {"users": users, "items": items, "draws": draws, "dim": dim, "sweeps": sweeps}
     return {**shape, "reg": 5.0, "weight": 0.1}
 
 
@@ -51,7 +52,8 @@ def _steps(users: int, items: int, batch: int, dim: int, steps: int) -> Shape:
     return {"users": users, "items": items, "batch": batch, "dim": dim, "steps": steps}
 
 
-_ML_1M, _ML_20M = (6040, 3706, 1_000_000), (138_493, 26_744, 20_000_000)
+# Draws of which as many different pairs are left as there are ratings, about.
+_ML_1M, _ML_20M = (6040, 3706, 1_300_000), (138_493, 26_744, 22_700_000)
 _GPU = {
     MATRIX: _sweeps(*_ML_1M, dim=64, sweeps=12),
     LARGE_MATRIX: _sweeps(*_ML_20M, dim=64, sweeps=12),

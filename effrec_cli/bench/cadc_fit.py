@@ -49,18 +49,18 @@ class Fit:
     sweeps: list[float]
 
 
-def drawn_matrix(users: int, items: int, cells: int) -> Interactions:
-    """Returns who met what, on the CPU; a pair that is drawn twice is one, so that cells are a little fewer.
+def drawn_matrix(users: int, items: int, draws: int) -> Interactions:
+    """Returns who met what, on the CPU; a pair that is drawn twice is one cell.
 
     Args:
-        users: U, with FEWEST draws or more each, as long as `cells` are enough.
+        users: U, with FEWEST draws or more each, as long as there are enough.
         items: V, popular by Zipf's law, flatter at its top.
-        cells: drawn, about.
+        draws: of pairs, about.
     """
     rng = np.random.default_rng(0)
     sizes = rng.lognormal(0.0, SPREAD, users)
-    fewest = min(FEWEST, cells // (2 * users))
-    degrees = fewest + np.floor((cells - users * fewest) * sizes / sizes.sum()).astype(np.int64)
+    fewest = min(FEWEST, draws // (2 * users))
+    degrees = fewest + np.floor((draws - users * fewest) * sizes / sizes.sum()).astype(np.int64)
     degrees = np.minimum(degrees, max(1, items // 2))
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(degrees)]))
     columns = torch.from_numpy(popular(rng, items, int(offsets[-1]), FLAT))
@@ -137,11 +137,11 @@ def sweeping(parameters: dict[str, Any], peer: str, device: torch.device) -> Tri
     """Returns a fit of some sweeps, from the rows' cells on the device to the vectors; a tiny one was done.
 
     Args:
-        parameters: `users`, `items`, `cells`, `dim`, `sweeps`, `reg` and `weight`.
+        parameters: `users`, `items`, `draws`, `dim`, `sweeps`, `reg` and `weight`.
         peer: one of FITTERS.
         device: where.
     """
-    matrix = drawn_matrix(parameters["users"], parameters["items"], parameters["cells"]).to(device)
+    matrix = drawn_matrix(parameters["users"], parameters["items"], parameters["draws"]).to(device)
     FITTERS[peer](drawn_matrix(64, 64, 512).to(device), parameters)
     return lambda: _figures(matrix, parameters, FITTERS[peer])
 
@@ -160,6 +160,7 @@ def _figures(
     peak = extra_bytes(whole, matrix.columns.device)
     (found,), (seconds,) = made, times
     return {
+        "cells": float(len(matrix)),
         "sweep": statistics.median(found.sweeps),
         "before": seconds - sum(found.sweeps),
         "peak memory": max(0.0, peak) / _MIB,

@@ -90,7 +90,7 @@ def test_records_have_a_cell_for_each_rate(quality, tmp_path):
                 "seed": seed,
                 "commit": "c" * 40,
                 "metrics": {"test": {"ndcg@10": score}, "valid": {"ndcg@10": score}},
-                "cost": cost,
+                "cost": cost | ({"seconds_per_epoch": None} if name.startswith("pop") else {}),
                 "config": {"evaluation": {"monitor": "ndcg@10"}},
             }
             folder = tmp_path / f"{name}-{seed}"
@@ -103,6 +103,7 @@ def test_records_have_a_cell_for_each_rate(quality, tmp_path):
         ("100 %, at convergence", "pop", 0.05),
         ("100 %, at convergence", "rand", 0.2),
     ]
+    assert ["epoch" in each["figures"] for each in made] == [True, True, False, True]
     assert {each["suite"] for each in made} == {"quality-cadc-toy"}
     assert all(len(each["runs"]) == 2 for each in made)
     assert made[0]["figures"]["in all"] == {
