@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from effrec_cli.bench import records  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-UNITS = {"epoch": "s", "epochs": ""}
+UNITS = {"epoch": "s", "epochs": "", "in all": "s"}
 TOLD = ("ndcg@10", "hr@10", "ndcg@10_cold", "hr@10_cold", "auc", "log_loss")
 """Metrics that a table has room for, where a run has them."""
 _FEWEST_COLD = 100
@@ -33,15 +34,23 @@ def run_of(folder: Path) -> dict[str, Any]:
     cold = test.get("cases_cold", 0) >= _FEWEST_COLD
     scores = {name: test[name] for name in TOLD if name in test and (cold or not name.endswith("_cold"))}
     monitor = result["config"]["evaluation"]["monitor"]
+    seconds = cost["seconds_per_epoch"]  # a method without a loop has none
     return {
         "seed": result["seed"],
         "commit": result["commit"],
         "scores": {f"valid {monitor}": result["metrics"]["valid"][monitor], **scores}
-        | {"epochs": float(cost["epochs"]), "epoch": cost["seconds_per_epoch"]},
+        | {"epochs": float(cost["epochs"])}
+        | ({} if seconds is None else {"epoch": seconds}),
     }
 
 
-def recorded(suite: str, cell: str, folder: Path, names: dict[str, str]) -> list[records.Record]:
+def recorded(
+    suite: str,
+    cell: str,
+    folder: Path,
+    names: dict[str, str],
+    read: Callable[[Path], dict[str, Any]] = run_of,
+) -> list[records.Record]:
     """Returns one record a variant.
 
     Args:
@@ -49,10 +58,11 @@ def recorded(suite: str, cell: str, folder: Path, names: dict[str, str]) -> list
         cell: what the runs have in common, in words.
         folder: of runs `NAME-SEED`.
         names: how the table calls each variant; {} is every one by its own name.
+        read: returns what a run says, as `run_of` does.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*-*/result.json")):
-        found.setdefault(path.parent.name.rpartition("-")[0], []).append(run_of(path.parent))
+        found.setdefault(path.parent.name.rpartition("-")[0], []).append(read(path.parent))
     missing = [name for name in names if name not in found]
     if missing:
         raise SystemExit(
