@@ -141,12 +141,8 @@ def _quality() -> Any:
 
 def table(options: argparse.Namespace) -> int:
     """Writes the records of all finished runs; returns 0."""
-    import torch
-
     for made in records_of(options.suite, options.how, options.folder):
-        commits = ", ".join(dict.fromkeys(run["commit"] for run in made["runs"]))
-        kept = records.stamped(made, torch.device("cpu")) | {"commit": commits}
-        path = records.keep(_quality().RESULTS, kept)
+        path = records.keep_runs(_quality().RESULTS, made)
         print(f"{made['cell']}, {made['peer']}, {len(made['runs'])} seeds: kept in {path}")
     return 0
 

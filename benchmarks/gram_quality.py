@@ -159,11 +159,8 @@ def _pace(run: dict[str, Any], best: dict[int, float]) -> dict[str, float]:
 
 def table(folder: Path) -> int:
     """Writes the records of all finished runs below a folder; returns 0."""
-    import torch
-
     for made in records_of([run_of(path.parent) for path in sorted(folder.rglob("result.json"))]):
-        commits = ", ".join(dict.fromkeys(run["commit"] for run in made["runs"]))
-        path = records.keep(RESULTS, records.stamped(made, torch.device("cpu")) | {"commit": commits})
+        path = records.keep_runs(RESULTS, made)
         print(f"{made['cell']}, {made['peer']}: kept in {path}")
     return 0
 

@@ -81,12 +81,9 @@ def _record(suite: str, cell: str, peer: str, runs: list[dict[str, Any]]) -> rec
 
 def main(words: list[str]) -> int:
     """Writes the records; returns 0."""
-    import torch
-
     suite, cell, folder, *pairs = words
     for made in recorded(suite, cell, Path(folder), dict(pair.split("=", 1) for pair in pairs)):
-        commits = ", ".join(dict.fromkeys(run["commit"] for run in made["runs"]))
-        path = records.keep(RESULTS, records.stamped(made, torch.device("cpu")) | {"commit": commits})
+        path = records.keep_runs(RESULTS, made)
         print(f"{made['peer']}, {len(made['runs'])} seeds: kept in {path}")
     return 0
 

@@ -92,6 +92,16 @@ def keep(folder: Path, record: Record) -> Path:
     return path
 
 
+def keep_runs(folder: Path, record: Record) -> Path:
+    """Keeps a record made on a CPU of finished runs, by its `runs`, at the commits that these ran at.
+
+    Raises:
+        EnvironmentFault: the file cannot be written.
+    """
+    commits = ", ".join(dict.fromkeys(run["commit"] for run in record["runs"]))
+    return keep(folder, stamped(record, torch.device("cpu")) | {"commit": commits})
+
+
 def read(path: Path) -> list[Record]:
     """Returns the records of a file.
 

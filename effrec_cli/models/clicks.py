@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -35,7 +36,7 @@ class Categories(nn.Module):
         return found
 
 
-class ClickModel(nn.Module):
+class ClickModel(nn.Module, ABC):
     """Base of the networks of task ctr.
 
     Args:
@@ -52,9 +53,9 @@ class ClickModel(nn.Module):
         """Returns the vectors [B, width] of users and items int64 [B, 2]; zeros for -1."""
         return [_known(embed, ids[:, at]) for at, embed in enumerate(self.ids)]
 
+    @abstractmethod
     def forward(self, ids: Tensor, dense: Tensor, categories: Tensor) -> Tensor:
         """Returns logits [B] of rows with ids int64 [B, 2 or 0], numbers [B, F], categories int64 [B, C]."""
-        raise NotImplementedError
 
     def start_at(self, logit: float) -> None:
         """Lets the network say `logit` of every row, but for what its weights are drawn to say."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from effrec_cli.models.id_embeddings import IdEmbedding
 Parts = tuple[Tensor, ...]
 
 
-class PairModel(nn.Module):
+class PairModel(nn.Module, ABC):
     """Base of the models of task `top_n`.
 
     A catalogue is scored for many users, so what depends on a user alone, or on an item alone, is made once
@@ -31,6 +32,7 @@ class PairModel(nn.Module):
     users: IdEmbedding
     items: IdEmbedding
 
+    @abstractmethod
     def user_parts(self, users: Tensor, folded: Tensor | None = None) -> Parts:
         """Returns what depends on the user alone, each [B, ...].
 
@@ -38,15 +40,14 @@ class PairModel(nn.Module):
             users: int64 [B], -1 for one that training never saw.
             folded: float [B, d] vectors for those; None where there are none.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def item_parts(self, items: Tensor) -> Parts:
         """Returns what depends on the item alone, each [*items.shape, ...], for items int64 [...]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def combine(self, users: Parts, items: Parts) -> Tensor:
         """Returns logits [B, C] of users' parts [B, ...] with items' parts [B, C, ...] or [1, C, ...]."""
-        raise NotImplementedError
 
     def forward(self, users: Tensor, items: Tensor, folded: Tensor | None = None) -> Tensor:
         """Returns logits [B, C] of users int64 [B] with items int64 [B, C]; `folded` as in `user_parts`."""
