@@ -91,7 +91,7 @@ class SequencesSource:
         if waiting:
             yield _chunk(waiting, users, items)
         elif not self._bad.read:
-            raise DataError("The file has no rows.", where=str(path), fix="check that it was written whole")
+            raise _rowless(path)
 
     def _kinds(self, path: Path) -> tuple[Kind, Kind]:
         """Returns how users and items are read, as their first ones look."""
@@ -104,7 +104,7 @@ class SequencesSource:
         if path is None:
             return None
         if not path.stat().st_size:
-            raise DataError("The file has no rows.", where=str(path), fix="check that it was written whole")
+            raise _rowless(path)
         return item_titles(path, kind, self._bad, self.config.title_chars)
 
     def titles(self, item_ids: NDArray[Any]) -> NDArray[Any] | None:
@@ -133,3 +133,7 @@ def _chunk(lines: list[tuple[Any, list[Any]]], users: Kind, items: Kind) -> RawC
         np.array(names, dtype=users.dtype),
         np.array([item for _, own in lines for item in own], dtype=items.dtype),
     )
+
+
+def _rowless(path: Path) -> DataError:
+    return DataError("The file has no rows.", where=str(path), fix="check that it was written whole")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from effrec_cli.models.factors.matrix import Interactions
-from effrec_cli.models.factors.sides import CPU_CHUNK_BYTES, CUDA_CHUNK_BYTES
+from effrec_cli.models.factors.sides import chunk_bytes_for
 from effrec_cli.models.factors.spans import Span, spans
 from effrec_cli.models.factors.workers import single_threaded, spread
 
@@ -56,7 +56,7 @@ class RandomizedSVD:
         device = matrix.columns.device
         self.dim, self.seed = dim, seed
         self.power_iterations, self.oversampling = power_iterations, oversampling
-        self.chunk_bytes = chunk_bytes or (CUDA_CHUNK_BYTES if device.type == "cuda" else CPU_CHUNK_BYTES)
+        self.chunk_bytes = chunk_bytes or chunk_bytes_for(device)
         by_item = matrix.transposed()
         self.user_exponent = user_exponent
         self._user_scale = _scale(matrix.degrees(), user_exponent, dtype)
@@ -123,7 +123,7 @@ def fold(state: Mapping[str, Tensor], offsets: Tensor, columns: Tensor) -> Tenso
     """
     items, exponent = state["items"], state["terms"].item()
     matrix = Interactions.distinct(offsets, columns, len(items))
-    chunk = CUDA_CHUNK_BYTES if items.is_cuda else CPU_CHUNK_BYTES
+    chunk = chunk_bytes_for(items.device)
     parts = spans(matrix, items.shape[1], items.element_size(), chunk)
     scale = _scale(matrix.degrees(), exponent, items.dtype)
     return _product(parts, items * state["squared_scale"][:, None], scale)

@@ -24,6 +24,11 @@ EXACT_UP_TO = 256
 """On a GPU, dimensions up to which `solver=auto` is `cholesky`."""
 
 
+def chunk_bytes_for(device: torch.device) -> int:
+    """Returns the working memory that suits a device, in bytes."""
+    return CUDA_CHUNK_BYTES if device.type == "cuda" else CPU_CHUNK_BYTES
+
+
 def plan_for(
     solver: str,
     dim: int,
@@ -45,7 +50,7 @@ def plan_for(
         what = f"There is no solver called '{solver}'."
         raise ConfigError(what, where="solver", fix="choose from: auto, cholesky, cg, blocks")
     steps = cg_steps or (2 if dim <= _TWO_STEPS else 3)
-    return Plan(solver, block, steps, chunk_bytes or (CUDA_CHUNK_BYTES if gpu else CPU_CHUNK_BYTES))
+    return Plan(solver, block, steps, chunk_bytes or chunk_bytes_for(device))
 
 
 class Side:
