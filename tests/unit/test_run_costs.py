@@ -36,7 +36,8 @@ def test_the_total_is_training_and_validating_whatever_the_method(words, tmp_pat
     assert cost["seconds_data"] > 0
     assert cost["seconds_test"] > 0
     stages = [cost[f"seconds_{what}"] for what in ("data", "build", "total", "test", "save")]
-    assert sum(stages) == pytest.approx(cost["seconds_wall"], rel=0.02)
+    # That no second lies between stages is held to a clock of its own in test_cadc_costs.py.
+    assert 0.5 * cost["seconds_wall"] < sum(stages) <= cost["seconds_wall"]
     assert (cost["seconds_factorise"], cost["seconds_sample"]) == (None, None)
     out = " ".join(capsys.readouterr().out.split())  # long texts go over two lines
     for text in ("time in all", "training and validating", "beside it: data", "beside it: test", "whole run"):
