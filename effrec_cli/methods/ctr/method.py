@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -56,9 +57,11 @@ class ClickCADC(CADC):
     @cached_property
     def kept(self) -> Kept:
         """The rows that are trained on."""
-        own = self.own
+        own, clicks = self.own, self.clicks  # reading clicks is no part of the stage
         weighted = own.negative_correction == "weights"
-        return keep_rows(self.clicks, own.sample, own.negative_rate, weighted=weighted)
+        drawn = is_sampled(own.sample) or own.negative_rate < 1
+        with self.stages.of("sample") if drawn else nullcontext():
+            return keep_rows(clicks, own.sample, own.negative_rate, weighted=weighted)
 
     @property
     def factorise(self) -> str:
