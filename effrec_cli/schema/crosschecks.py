@@ -133,7 +133,7 @@ def _heads(config: Config) -> Iterator[Problem]:
 
 def _cce(config: Config) -> Iterator[Problem]:
     if isinstance(config.method, CCEConfig):
-        yield from cce_problems(config.method)
+        yield from cce_problems(config.method, getattr(config.model, "dim", None))
 
 
 def _cadc(config: Config) -> Iterator[Problem]:

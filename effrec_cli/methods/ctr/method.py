@@ -39,7 +39,7 @@ class ClickCADC(CADC):
         self.data = data
         if self.features.has_ids and self.own.embedding != "rand" and not self.rehearses:
             mine = self.kept.rows if self.factorise == "rest" else None
-            self._factors = self._fitted(positives_of(self.clicks, mine))
+            self._factors = self.factorised(self.own.factors, positives_of(self.clicks, mine))
         self.own.batch_size = self.batches(data).batch_size
         return data
 
