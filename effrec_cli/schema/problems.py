@@ -114,11 +114,14 @@ def nearest_path(path: str, known: Iterable[str]) -> str | None:
     siblings = {_leaf(each): each for each in paths if each.rpartition(".")[0] == parent}
     within = [each for each in paths if each.count(".") - path.count(".") <= _DEEPER]
     anywhere: dict[str, str] = {}
-    for each in within:
+    for each in sorted(within, key=lambda each: each.count(".")):
         anywhere.setdefault(_leaf(each), each)
+    named = [each for each in within if _leaf(each) == leaf]
+    # A section that is there was meant as it stands, and its own sections are for something else.
+    level = [each for each in named if siblings and each.count(".") == path.count(".")]
     near = (
         _closest(leaf, siblings, cutoff=0.6)
-        or _most_like(path, [each for each in within if _leaf(each) == leaf])
+        or _most_like(path, level or named)
         or _closest(leaf, anywhere, cutoff=0.7)
         or _by_initials(leaf, siblings)
         or _by_initials(leaf, anywhere)
