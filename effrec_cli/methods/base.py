@@ -175,6 +175,14 @@ class Method:
         """Steps after which their cost repeats: so many tell how fast training goes."""
         return 1
 
+    def bytes_before(self, data: RecData) -> int:
+        """Returns the most bytes that `prepare` holds for a while beside the data, on the device that trains.
+
+        Args:
+            data: as `prepare` is given them; it has been called.
+        """
+        return 0
+
     def footprint(self, data: RecData) -> Footprint:
         """Returns what a method without a loop will hold; one that trains a network is tried instead."""
         raise TypeError(f"{type(self).__name__} does not say what it will hold")

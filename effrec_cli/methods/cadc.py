@@ -19,8 +19,10 @@ from effrec_cli.data.sampling.sample import sample
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
 from effrec_cli.evaluation.scorer import Scorer
+from effrec_cli.methods.factors.footprint import fitting_bytes
 from effrec_cli.methods.factors.kept import Kept
 from effrec_cli.methods.factors.start import FactorStart
+from effrec_cli.methods.factors.tuned import Size
 from effrec_cli.methods.top_n.folding import Folding, fold_in_by, folding_of, joined, parted
 from effrec_cli.methods.top_n.losses import loss_of
 from effrec_cli.methods.top_n.network import Tables, make_network, table_of, tables_in
@@ -73,6 +75,12 @@ class CADC(FactorStart):
         sampled = super().prepare(self._sampled(data))
         self.own.batch_size = self._batches(sampled).batch_size
         return sampled
+
+    def bytes_before(self, data: RecData) -> int:
+        """Returns what fitting the factorisation takes; 0 without one."""
+        if self.own.embedding == "rand":
+            return 0
+        return fitting_bytes(self.own.factors, Size.of(data), self.world.device)
 
     def _sampled(self, data: RecData) -> RecData:
         """Returns the rows that the network trains on; what is prepared on the disk is still the whole."""

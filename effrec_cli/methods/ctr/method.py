@@ -23,6 +23,8 @@ from effrec_cli.methods.base import Method
 from effrec_cli.methods.cadc import CADC
 from effrec_cli.methods.ctr.judge import called, logits_of, metrics_of_labels, stamp
 from effrec_cli.methods.ctr.network import make_click_network, positives_of
+from effrec_cli.methods.factors.footprint import fitting_bytes
+from effrec_cli.methods.factors.tuned import Size
 from effrec_cli.schema.sample import is_sampled
 
 
@@ -42,6 +44,15 @@ class ClickCADC(CADC):
             self._factors = self.factorised(self.own.factors, positives_of(self.clicks, mine))
         self.own.batch_size = self.batches(data).batch_size
         return data
+
+    def bytes_before(self, data: RecData) -> int:
+        """Returns what fitting the factorisation takes, of all clicks at most; 0 without one."""
+        if self.own.embedding == "rand" or not self.features.has_ids:
+            return 0
+        clicks = self.clicks
+        positives = int((clicks.labels[clicks.of_part("train")] == 1).sum())
+        size = Size(len(clicks.user_ids), len(clicks.item_ids), positives)
+        return fitting_bytes(self.own.factors, size, self.world.device)
 
     @cached_property
     def clicks(self) -> Clicks:
