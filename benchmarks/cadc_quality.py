@@ -3,17 +3,20 @@
     python benchmarks/cadc_quality.py train FOLDER [--steps N] [--seeds 1 2 3] [--rates 1 5 ...]
         [--only TEXT ...] -- dataset=ml-latest-small dataset.path=FILES
     python benchmarks/cadc_quality.py table FOLDER SUITE HOW
+    python benchmarks/cadc_quality.py plot FOLDER SUITE TITLE
+    python benchmarks/cadc_quality.py deciles FOLDER
 
 `train` runs each variant into FOLDER/NAME-SEED: with `--steps` all networks train so many steps, without they
 train until validation has not gained for long. It may be broken off (Ctrl-C) and called again with the same
 words: finished runs are left alone, begun ones go on. `table` writes `results/SUITE-DEVICE.json` of what is
-finished, a cell for each rate; HOW says in words how long was trained, such as "5,000 steps".
+finished, a cell for each rate; HOW says in words how long was trained, such as "5,000 steps". `plot` draws
+time against quality of what is finished to `docs/plots/SUITE.svg`, and wants matplotlib. `deciles` prints how
+good each variant is by the training rows of the user and of the item.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -24,9 +27,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT / "benchmarks"))
+
+import cadc_deciles  # noqa: E402
+import cadc_pareto  # noqa: E402
+import quality  # noqa: E402
 
 from effrec_cli.bench import records  # noqa: E402
 
+PLOTS = ROOT / "docs" / "plots"
 RATES = (1, 5, 10, 25, 50, 100)
 """Percent of the training rows that the network trains on."""
 STRATEGIES = ("rand", "init_frz", "init_upd", "residual")
@@ -103,16 +112,27 @@ def _run(name: str, words: list[str], seed: int, options: argparse.Namespace) ->
     return done.returncode
 
 
+def finished(folder: Path) -> dict[str, list[Path]]:
+    """Returns the folders of finished runs by variant, in the order of `variants`, seed by seed.
+
+    Raises:
+        SystemExit: no run is finished.
+    """
+    found: dict[str, list[Path]] = {name: [] for name in variants()}
+    for path in sorted(folder.glob("*-*/result.json")):
+        found.get(path.parent.name.rpartition("-")[0], []).append(path.parent)
+    if not any(found.values()):
+        raise SystemExit(f"No finished run in {folder}.")
+    return {name: seeds for name, seeds in found.items() if seeds}
+
+
 def records_of(suite: str, how: str, folder: Path) -> list[records.Record]:
     """Returns one record a variant over its seeds, a cell for each rate, in the order of `variants`.
 
     Raises:
         SystemExit: no run is finished.
     """
-    there = {path.parent.name.rpartition("-")[0] for path in folder.glob("*-*/result.json")}
-    if not there:
-        raise SystemExit(f"No finished run in {folder}.")
-    quality, made = _quality(), []
+    there, made = finished(folder), []
     for rate in RATES:
         names = {name: name.rpartition("@")[0] for name in variants() if name.endswith(f"@{rate}")}
         told = {name: peer for name, peer in names.items() if name in there}
@@ -122,28 +142,50 @@ def records_of(suite: str, how: str, folder: Path) -> list[records.Record]:
 
 def run_of(folder: Path) -> dict[str, Any]:
     """Returns what a finished run says, and its seconds in all, factorising counted whichever run did it."""
-    made = _quality().run_of(folder)
+    made = quality.run_of(folder)
     cost = json.loads((folder / "result.json").read_text())["cost"]
     parts = (cost.get(f"seconds_{what}") or 0.0 for what in ("cache", "sample", "total"))
     made["scores"]["in all"] = sum(parts)
     return made
 
 
-def _quality() -> Any:
-    """Returns the script beside this one, which reads run folders."""
-    spec = importlib.util.spec_from_file_location("quality", ROOT / "benchmarks" / "quality.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def table(options: argparse.Namespace) -> int:
     """Writes the records of all finished runs; returns 0."""
     for made in records_of(options.suite, options.how, options.folder):
-        path = records.keep_runs(_quality().RESULTS, made)
+        path = records.keep_runs(quality.RESULTS, made)
         print(f"{made['cell']}, {made['peer']}, {len(made['runs'])} seeds: kept in {path}")
+    return 0
+
+
+def plot(options: argparse.Namespace) -> int:
+    """Draws the seconds in all and the test NDCG@10 of all finished runs; returns 0."""
+    points = {
+        name: [(scores["in all"], scores["ndcg@10"]) for scores in (run_of(path)["scores"] for path in seeds)]
+        for name, seeds in finished(options.folder).items()
+    }
+    strategies = list(dict.fromkeys(name.rpartition("@")[0] for name in variants()))
+    path = PLOTS / f"{options.suite}.svg"
+    cadc_pareto.draw(points, strategies, options.title, path)
+    print(path)
+    return 0
+
+
+def deciles(options: argparse.Namespace) -> int:
+    """Prints the tables of all finished runs that tell of deciles; returns 0.
+
+    Raises:
+        SystemExit: none does, or they are of several datasets.
+    """
+    found: dict[str, list[cadc_deciles.Deciles]] = {}
+    for name, seeds in finished(options.folder).items():
+        told = [json.loads((path / "result.json").read_text()).get("by_frequency") for path in seeds]
+        if all(told):
+            found[name] = told
+        else:
+            print(f"{name}: left out, a run of it was made before deciles were told", file=sys.stderr)
+    if not found:
+        raise SystemExit(f"No run in {options.folder} tells of deciles.")
+    print(cadc_deciles.tables(found))
     return 0
 
 
@@ -153,19 +195,22 @@ def main(words: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    of_train, of_table = verbs.add_parser("train"), verbs.add_parser("table")
-    for one in (of_train, of_table):
+    of_train, of_table, of_plot, of_deciles = map(verbs.add_parser, ("train", "table", "plot", "deciles"))
+    for one in (of_train, of_table, of_plot, of_deciles):
         one.add_argument("folder", type=Path)
+    for one in (of_table, of_plot):
+        one.add_argument("suite")
     of_train.add_argument("--steps", type=int, help="of each network; without, to convergence")
     of_train.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     of_train.add_argument("--rates", type=int, nargs="+", default=list(RATES), choices=RATES)
     of_train.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="variants named like one")
-    of_table.add_argument("suite")
     of_table.add_argument("how")
+    of_plot.add_argument("title")
     at = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:at])
     options.overrides = words[at + 1 :]
-    return table(options) if options.verb == "table" else min(1, train(options))
+    told = {"table": table, "plot": plot, "deciles": deciles}
+    return told[options.verb](options) if options.verb in told else min(1, train(options))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT / "benchmarks"))
+
+import plotting  # noqa: E402
 
 from effrec_cli.bench import records  # noqa: E402
 
@@ -115,18 +118,12 @@ def plot() -> None:
     """Draws one figure for each dataset: quality by who shares, by rows read, and by time."""
     for path in sorted(RESULTS.glob("sharing-*.json")):
         kept = records.read(path)
-        PLOTS.mkdir(exist_ok=True)
         _draw(kept, PLOTS / f"{kept[0]['suite']}.svg")
 
 
 def _draw(kept: list[records.Record], path: Path) -> None:
-    import matplotlib
-    from matplotlib import pyplot
-
-    matplotlib.rcParams.update({"svg.hashsalt": "effrec", "svg.fonttype": "none", "font.size": 9})
     curves = [record for record in kept if record["cell"] == "N = 511" and len(_curve(record)) >= CURVE]
-    count = 3 if curves else 2
-    figure, panels = pyplot.subplots(1, count, figsize=(4.2 * count, 3.4), layout="constrained")
+    figure, panels = plotting.new_figure(3 if curves else 2, 4.2, 3.4)
     for cell in dict.fromkeys(record["cell"] for record in kept):
         of_cell = [record for record in kept if record["cell"] == cell]
         _draw_modes(panels[0], cell, of_cell)
@@ -135,11 +132,7 @@ def _draw(kept: list[records.Record], path: Path) -> None:
         _draw_curves(panels[2], curves)
     for axes in panels:
         axes.set_ylim(0, None)
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.3)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    plotting.save(figure, path)
 
 
 def _curve(record: records.Record) -> list[list[float]]:

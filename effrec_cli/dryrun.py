@@ -53,6 +53,10 @@ NOT_TRIED = (
     "only weights, gradients and optimizer state are counted: the model is too large to be tried, and "
     "activations, temporaries and validation come on top"
 )
+AND_FITTED = (
+    ". Factorising comes before the network, and is counted from the numbers of users, items and rows: the "
+    "total is that of the larger of both"
+)
 UNPREPARED = (
     "the data are not prepared yet: sized for a whole catalogue and full windows, which filters and short "
     "histories make smaller"
@@ -104,6 +108,7 @@ class Memory:
         validation: ranking a block of users, when gradients and activations are gone; None where not tried.
         best: on a CPU, the weights of the best validation; a GPU keeps them on the host.
         data: on a CPU, the pages of the prepared data that are read.
+        factorising: the most that fitting vectors to start from takes, before the rest is there.
         total: at the peak of all phases; without a trial, the least.
         free: on the device now.
         verdict: `fits` (with `MARGIN` and `ROOM_BYTES`), `tight` (the total is free), `does not fit`, or
@@ -123,6 +128,7 @@ class Memory:
     validation: int | None = None
     best: int = 0
     data: int = 0
+    factorising: int = 0
 
     @property
     def fits(self) -> bool:
@@ -237,7 +243,8 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     method.rehearses = True
     if config.run.dir and config.run.resume == "auto":
         method.recall(method_state(RunFolder(Path(config.run.dir)).checkpoints))
-    data = method.prepare(data)
+    whole, data = data, method.prepare(data)
+    before = method.bytes_before(whole) if whole.content_hash else 0  # a stand-in has few users
     with torch.device("meta"):
         model = method.build(data)
     trainable = [each for each in model.parameters() if each.requires_grad]
@@ -254,7 +261,7 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
             refuse_empty_shares(batches, config.run.accumulate, config.run.devices)
         trial = try_run(method, batches, data, device)
     counts = _counts(model)
-    memory = _memory(_Counted(weights, gradients, state), trial, data, device, free)
+    memory = _memory(_Counted(weights, gradients, state, before), trial, data, device, free)
     found = {"parameters": counts, "memory": memory.record(), "choices": method.choices()}
     return {**found, "relief": method.relief()}
 
@@ -312,19 +319,21 @@ class _Counted:
     weights: int
     gradients: int
     optimizer: int
+    factorising: int
 
 
 def _memory(counted: _Counted, trial: Trial | None, data: RecData, device: torch.device, free: int) -> Memory:
     """Returns what a run with a loop needs: the larger of a step and a validation, over what always stays."""
-    known = asdict(counted)
+    known, how = asdict(counted), (AND_FITTED if counted.factorising else "")
     if trial is None:
-        least = sum(known.values())
+        least = max(counted.weights + counted.gradients + counted.optimizer, counted.factorising)
         verdict = _verdict(least, free) if least > free else "unknown"
-        return Memory(**known, total=least, free=free, verdict=verdict, how=NOT_TRIED)
+        return Memory(**known, total=least, free=free, verdict=verdict, how=NOT_TRIED + how)
     best = counted.weights if device.type == "cpu" else 0
     pages = _data_bytes(data, device)
     step = max(trial.step, counted.gradients + trial.activations)
-    total = counted.weights + counted.optimizer + best + pages + max(step, trial.validation)
+    trained = counted.weights + counted.optimizer + best + max(step, trial.validation)
+    total = pages + max(trained, counted.factorising)
     return Memory(
         **known,
         activations=trial.activations,
@@ -335,7 +344,7 @@ def _memory(counted: _Counted, trial: Trial | None, data: RecData, device: torch
         total=total,
         free=free,
         verdict=_verdict(total, free),
-        how=TRIED,
+        how=TRIED + how,
     )
 
 

@@ -44,6 +44,8 @@ class Result:
         config: every setting, resolved.
         precision: what `auto` became: `fp32`, `bf16` or `fp16`.
         ceiling: the best possible ranker's scores on the test cases, on synthetic data.
+        by_frequency: of the test part by deciles of training rows, `users` and `items`, where a catalogue
+            was ranked.
         choices: settings that were left to the method, each with what it chose and why.
         schema_version: of the file's layout.
     """
@@ -62,6 +64,7 @@ class Result:
     config: dict[str, Any]
     precision: str = "fp32"
     ceiling: dict[str, float] | None = None
+    by_frequency: dict[str, list[dict[str, Any]]] | None = None
     choices: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -76,10 +79,10 @@ def write(path: Path, result: Result) -> None:
     """
     target = _file_of(path)
     record = _finite(asdict(result))
-    if result.ceiling is None:
-        del record["ceiling"]
-    if not result.choices:
-        del record["choices"]
+    left_out: dict[str, Any] = {"ceiling": None, "by_frequency": None, "choices": {}}
+    record = {
+        name: value for name, value in record.items() if name not in left_out or value != left_out[name]
+    }
     write_json(target, record)
 
 

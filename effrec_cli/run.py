@@ -347,5 +347,6 @@ def _described(config: Config, data: RecData, method: Method, world: World) -> d
         "config": compose.resolved(config),
         "precision": resolve_precision(config.run.precision, world.device),
         "ceiling": method.ceiling,
+        "by_frequency": method.by_frequency,
         "choices": method.choices(),
     }

@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
         "run": str(options.run),
         "split": options.split,
         "metrics": found,
+        "by_frequency": opened.method.by_frequency,
         "protocol": opened.method.protocol(),
         "same_as_result": _agreement(opened, options.split, found) if same_rule else None,
     }
@@ -102,6 +103,7 @@ def _agreement(opened: OpenRun, split: str, found: dict[str, float]) -> bool | N
 
 def _print(opened: OpenRun, record: dict[str, Any], same_rule: bool) -> None:
     from effrec_cli.commands.show import protocol_words
+    from effrec_cli.report.deciles import deciles_table
     from effrec_cli.report.layout import print_table, say
     from effrec_cli.report.tables import metrics_table, scores_table
 
@@ -111,6 +113,9 @@ def _print(opened: OpenRun, record: dict[str, Any], same_rule: bool) -> None:
     else:
         ceiling = opened.result.ceiling if same_rule else None
         print_table(metrics_table(replace(opened.result, metrics={part: scores}, ceiling=ceiling), part))
+    if record["by_frequency"] is not None:
+        say("")
+        print_table(deciles_table(record["by_frequency"]))
     say(f"\nprotocol  {protocol_words(record['protocol'])}")
     if opened.result is None:
         say(f"          its result.json is lost or damaged; effrec resume {record['run']} writes it anew")

@@ -10,6 +10,7 @@ from typing import Any
 from effrec_cli import result
 from effrec_cli.arguments import Parser
 from effrec_cli.report.curves import curve_lines, read_curve
+from effrec_cli.report.deciles import deciles_table
 from effrec_cli.report.figures import memory
 from effrec_cli.report.layout import Column, Table, print_table, say
 from effrec_cli.report.runs import Run, open_run
@@ -93,7 +94,8 @@ def _kept_settings(folder: Path) -> dict[str, Any]:
 
 
 def _print_result(found: result.Result) -> None:
-    for table in (metrics_table(found), cost_table(found)):
+    deciles = [] if found.by_frequency is None else [deciles_table(found.by_frequency)]
+    for table in (metrics_table(found), *deciles, cost_table(found)):
         say("")
         print_table(table)
     say(f"\nprotocol  {protocol_words(found.protocol)}")

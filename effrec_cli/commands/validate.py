@@ -13,7 +13,17 @@ from effrec_cli.compose import compose, resolved
 from effrec_cli.errors import EffrecError, OutOfMemoryError
 from effrec_cli.screen import size, table
 
-PARTS = ("weights", "gradients", "optimizer", "activations", "temporaries", "validation", "best", "data")
+PARTS = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "activations",
+    "temporaries",
+    "validation",
+    "best",
+    "data",
+    "factorising",
+)
 """Of the memory, as `dryrun.Memory` has them."""
 
 _OF_A_STEP = ("activations", "temporaries")
@@ -26,6 +36,7 @@ _LESS = {
     "best": _SMALLER_MODEL,
     "validation": "evaluation.block_rows=16 bounds it, or half of what it is set to",
     "data": "a larger dataset.filter.min_user_count keeps fewer rows",
+    "factorising": "half of method.factors.dim halves its vectors; or method.embedding=rand does without",
 }
 _LESS_FITTED = "a larger dataset.filter.min_item_count: half of the items take a quarter; or method=pop"
 

@@ -60,12 +60,12 @@ def make_block(data: RecData, cases: EvalCases, rows: slice, device: torch.devic
     lengths = np.bincount(owner, minlength=len(users))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     seen = data.sequences.items[positions].astype(np.int64)
-    targets, relevant = _targets(data, cases, rows)
+    targets, relevant = distinct_targets(data, cases, rows)
     histories = Histories(on_device(seen, device), on_device(offsets, device))
     return Block(on_device(users, device), histories, on_device(targets, device), on_device(relevant, device))
 
 
-def _targets(data: RecData, cases: EvalCases, rows: slice) -> tuple[Int64, Int64]:
+def distinct_targets(data: RecData, cases: EvalCases, rows: slice) -> tuple[Int64, Int64]:
     """Returns the distinct targets as row * num_items + item, ascending, and their number in each row."""
     positions, owner = flat_ranges(cases.target_start[rows], cases.target_end[rows])
     cells = np.unique(owner * data.num_items + data.sequences.items[positions])

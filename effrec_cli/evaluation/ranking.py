@@ -10,7 +10,7 @@ from torch import Tensor
 from effrec_cli.data.types import EvalCases, RecData
 from effrec_cli.errors import DataError, OutOfMemoryError
 from effrec_cli.evaluation.blocks import Block, block_rows, make_block, rows_of
-from effrec_cli.evaluation.metrics import PER_CASE, Lists, item_information
+from effrec_cli.evaluation.metrics import ONE, PER_CASE, Lists, item_information
 from effrec_cli.evaluation.order import NOTHING, best, exclude, tie_ranks
 from effrec_cli.evaluation.protocol import check_settings, cut_offs, protocol_of
 from effrec_cli.evaluation.scorer import Scorer
@@ -18,12 +18,9 @@ from effrec_cli.schema import EvaluationConfig
 
 if TYPE_CHECKING:
     from effrec_cli.distributed import World
+    from effrec_cli.evaluation.deciles import Tally
 
 __all__ = ["protocol_of", "rank_block", "rank_cases"]
-
-_ONE = float(1 << 36)
-"""Sums are kept in units of 2^-36, as integers: the same in every order, so that neither the size of blocks
-nor the number of ranks changes a metric. Rounding is below 1e-11; 134 million cases fit."""
 
 
 @torch.no_grad()
@@ -34,6 +31,7 @@ def rank_cases(
     settings: EvaluationConfig,
     *,
     world: World | None = None,
+    tally: Tally | None = None,
 ) -> dict[str, float]:
     """Returns the mean over `cases` of every metric at every cut-off, such as {"ndcg@10": 0.04}.
 
@@ -42,7 +40,7 @@ def rank_cases(
     `exclude_but_target` those of them that are targets of the case can, and compete with what the history
     does not hold. With `keep` all can, and a target also competes with the others. `coverage@k` is the number
     of distinct items in all lists over the size of the catalogue. With a `world` of several ranks each takes
-    its share of the cases and all get the same numbers.
+    its share of the cases and all get the same numbers. A `tally` made for these cases sums them by decile.
 
     Raises:
         ConfigError: unknown metric or cut-off.
@@ -53,7 +51,7 @@ def rank_cases(
     check_settings(settings)
     if not len(cases):
         raise DataError("There is no case to evaluate.", fix="loosen dataset.filter, or use another split")
-    sums = _Sums(data, settings, scorer.device)
+    sums = _Sums(data, settings, scorer.device, tally)
     mine = cases if world is None else cases[world.rank :: world.size]
     rows = settings.block_rows or block_rows(scorer.num_items, scorer.device)
     first = 0
@@ -113,7 +111,10 @@ class _Sums:
         ranks: the tie order on the device.
     """
 
-    def __init__(self, data: RecData, settings: EvaluationConfig, device: torch.device) -> None:
+    def __init__(
+        self, data: RecData, settings: EvaluationConfig, device: torch.device, tally: Tally | None
+    ) -> None:
+        self.tally = tally
         self.ks = torch.tensor(cut_offs(settings), device=device)
         self.depth = max(settings.ks)
         self.names = list(settings.metrics)
@@ -130,12 +131,17 @@ class _Sums:
     def add(self, block: Block, items: Tensor) -> None:
         """Judges the lists int64 [B, K] of a block and adds them up."""
         lists = self._judge(block, items)
-        for name, total in self.sums.items():
-            total += (PER_CASE[name](lists) * _ONE).round().long().sum(0)
+        units = {name: (PER_CASE[name](lists) * ONE).round().long() for name in self.sums}
+        added = {name: each.sum(0) for name, each in units.items()}
         if "coverage" in self.names:
             places = torch.arange(items.shape[1], device=items.device).expand_as(items)
             slots = items.flatten() % len(self.best_place)
             self.best_place.scatter_reduce_(0, slots, places.flatten(), "amin")
+        # What may run out of memory comes before what would then be added twice.
+        if self.tally is not None:
+            self.tally.add(block.users, items, lists.hits, units)
+        for name, total in self.sums.items():
+            total += added[name]
 
     def _judge(self, block: Block, items: Tensor) -> Lists:
         shown = items != NOTHING
@@ -151,10 +157,12 @@ class _Sums:
         for total in self.sums.values():
             torch.distributed.all_reduce(total)
         torch.distributed.all_reduce(self.best_place, torch.distributed.ReduceOp.MIN)
+        if self.tally is not None:
+            self.tally.reduce()
 
     def means(self, num_cases: int) -> dict[str, float]:
         """Returns every metric by its key, in the order of the settings."""
-        found = {name: (total.double() / _ONE / num_cases).tolist() for name, total in self.sums.items()}
+        found = {name: (total.double() / ONE / num_cases).tolist() for name, total in self.sums.items()}
         if "coverage" in self.names:
             listed = (self.best_place[:-1, None] < self.ks).sum(0)
             found["coverage"] = (listed.double() / self.num_items).tolist()

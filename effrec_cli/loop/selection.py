@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from effrec_cli.errors import NonFiniteError, unknown_name
-from effrec_cli.schema.protocols import BEST_IN_BETWEEN, LOWER_IS_BETTER
+from effrec_cli.schema.protocols import is_rising
 
 
 class Selection:
@@ -45,7 +45,7 @@ class Selection:
             NonFiniteError: it is not a finite number.
         """
         if self.monitor not in metrics:
-            rising = [name for name in metrics if name not in (*LOWER_IS_BETTER, *BEST_IN_BETWEEN)]
+            rising = [name for name in metrics if is_rising(name)]
             raise unknown_name("validation metric", self.monitor, rising, where="evaluation.monitor")
         value = metrics[self.monitor]
         if not math.isfinite(value):

@@ -18,6 +18,7 @@ from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
 from effrec_cli.errors import ConfigError
+from effrec_cli.evaluation.deciles import ByFrequency, tally_of
 from effrec_cli.evaluation.protocol import protocol_of
 from effrec_cli.evaluation.ranking import rank_cases
 from effrec_cli.evaluation.scorer import Scorer
@@ -67,6 +68,8 @@ class Method:
     """Whether a rank whose share of a step is empty runs `training_step` all the same, to work for others."""
     rehearses: bool = False
     """Whether it is only looked at: nothing is made that outlasts it, such as a cache on the disk."""
+    by_frequency: ByFrequency | None = None
+    """What `judge` has found of the test part by deciles of training rows; None without a full ranking."""
     data: RecData
     model: nn.Module
 
@@ -172,6 +175,14 @@ class Method:
         """Steps after which their cost repeats: so many tell how fast training goes."""
         return 1
 
+    def bytes_before(self, data: RecData) -> int:
+        """Returns the most bytes that `prepare` holds for a while beside the data, on the device that trains.
+
+        Args:
+            data: as `prepare` is given them; it has been called.
+        """
+        return 0
+
     def footprint(self, data: RecData) -> Footprint:
         """Returns what a method without a loop will hold; one that trains a network is tried instead."""
         raise TypeError(f"{type(self).__name__} does not say what it will hold")
@@ -199,7 +210,11 @@ class Method:
         cases, world = self.data.valid if part == "valid" else self.data.test, self.world
         if limit is not None:
             cases, world = cases[:limit], World(device=world.device)
-        return rank_cases(self.scorer(), self.data, cases, self.config.evaluation, world=world)
+        scorer, settings = self.scorer(), self.config.evaluation
+        tally = tally_of(self.data, cases, settings, scorer.device) if part == "test" else None
+        found = rank_cases(scorer, self.data, cases, settings, world=world, tally=tally)
+        self.by_frequency = None if tally is None else tally.by_frequency()
+        return found
 
     def protocol(self) -> dict[str, Any]:
         """Returns the stamp of what `judge` finds: all that must be equal for two results to compare."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, cast
 
@@ -21,8 +19,10 @@ from effrec_cli.data.sampling.sample import sample
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
 from effrec_cli.evaluation.scorer import Scorer
-from effrec_cli.methods.base import Method
-from effrec_cli.methods.factors.kept import Kept, kept_factors
+from effrec_cli.methods.factors.footprint import fitting_bytes
+from effrec_cli.methods.factors.kept import Kept
+from effrec_cli.methods.factors.start import FactorStart
+from effrec_cli.methods.factors.tuned import Size
 from effrec_cli.methods.top_n.folding import Folding, fold_in_by, folding_of, joined, parted
 from effrec_cli.methods.top_n.losses import loss_of
 from effrec_cli.methods.top_n.network import Tables, make_network, table_of, tables_in
@@ -32,11 +32,11 @@ from effrec_cli.models.pairs import PairModel
 from effrec_cli.optim import make_optimizer
 from effrec_cli.schema import Config
 from effrec_cli.schema.method_cadc import FROZEN, CADCConfig
-from effrec_cli.schema.protocols import monitor_of, task_of
+from effrec_cli.schema.protocols import task_of
 from effrec_cli.schema.sample import is_sampled
 
 
-class CADC(Method):
+class CADC(FactorStart):
     """Factorises all training rows, keeps a sample of them, and trains a network on that.
 
     `method.embedding` says what becomes of the factors. Where the run's task is `ctr`, one is made that
@@ -69,33 +69,18 @@ class CADC(Method):
         if self.config.optimizer.sparse_rows is None:
             self.config.optimizer.sparse_rows = False
         if self.own.embedding != "rand" and not self.rehearses:
-            self._factors = self._fitted(data)
+            self._factors = self.factorised(self.own.factors, data)
             frozen = self.own.embedding in FROZEN
             self._folding = folding_of(self._factors.state, frozen=frozen)
         sampled = super().prepare(self._sampled(data))
         self.own.batch_size = self._batches(sampled).batch_size
         return sampled
 
-    def _fitted(self, data: RecData) -> Kept:
-        """Returns the factors of the training rows, fitted where no earlier run has."""
-        kept = kept_factors(
-            self.own.factors,
-            data,
-            Path(self.config.data_root),
-            self.world.device,
-            self._say,
-            seed=self.config.seed,
-            evaluation=self.config.evaluation,
-            monitor=monitor_of(self.config),
-            stages=self.stages,
-        )
-        self.stages.none("factorise")
-        return kept
-
-    def _say(self, line: str) -> None:
-        """Tells the user what takes time; one rank does."""
-        if self.world.is_main:
-            print(line, file=sys.stderr)
+    def bytes_before(self, data: RecData) -> int:
+        """Returns what fitting the factorisation takes; 0 without one."""
+        if self.own.embedding == "rand":
+            return 0
+        return fitting_bytes(self.own.factors, Size.of(data), self.world.device)
 
     def _sampled(self, data: RecData) -> RecData:
         """Returns the rows that the network trains on; what is prepared on the disk is still the whole."""
@@ -172,28 +157,9 @@ class CADC(Method):
         fold_in = fold_in_by(kind, self._folding, self.model) if self._folding else None
         return scorer_of(self.model, len(table), table.device, fold_in)
 
-    @property
-    def seconds_cache(self) -> float | None:
-        """Seconds that the factorisation took, whichever run did it."""
-        return None if self._factors is None else self._factors.seconds
-
-    @property
-    def cache_id(self) -> str | None:
-        """The digest of the factorisation."""
-        return None if self._factors is None else self._factors.digest
-
-    @property
-    def factor_bytes(self) -> int | None:
-        """Bytes of the vectors that the network starts from."""
-        return None if self._factors is None else self._factors.users.nbytes + self._factors.items.nbytes
-
     def choices(self) -> dict[str, str]:
         """Returns what the factorisation chose and where it is from, and what filtering negatives takes."""
-        told = {}
-        if self._factors is not None:
-            origin = "found" if self._factors.found else "fitted"
-            told = {f"method.factors.{name}": why for name, why in self._factors.choices.items()}
-            told["method.factors"] = f"{origin} as {self._factors.digest}"
+        told = super().choices()
         if self.own.filter_negatives:
             told["method.filter_negatives"] = f"true, by {self._known.bytes:,} bytes of known pairs"
         return told

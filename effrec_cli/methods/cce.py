@@ -15,10 +15,11 @@ from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.next_item import NextItemBatches, batch_size_for
 from effrec_cli.data.types import RecData
 from effrec_cli.evaluation.history_scorer import SequenceScorer
-from effrec_cli.methods.base import Method
+from effrec_cli.methods.factors.start import FactorStart, Origin
 from effrec_cli.methods.next_item import row_sparse
 from effrec_cli.methods.next_item.cheaper import cheaper_loss
 from effrec_cli.methods.next_item.choice import Choice
+from effrec_cli.methods.next_item.item_table import check_width, start_from
 from effrec_cli.methods.next_item.kernels import named_kernel
 from effrec_cli.methods.next_item.losses import (
     Draws,
@@ -31,13 +32,14 @@ from effrec_cli.methods.next_item.losses import (
 )
 from effrec_cli.methods.next_item.width import check_heads, width_for
 from effrec_cli.methods.next_item.windows import masking_of, windows_for
+from effrec_cli.schema.factors import fitting
 from effrec_cli.schema.method_cce import FULL, SAMPLED
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine
 
 
-class CCE(Method):
+class CCE(FactorStart):
     """Trains a sequence model to tell next items, or masked ones, from the catalogue or from a sample of it.
 
     `ce` and `cce` are the full softmax, with and without its [M, V] logits; `ce_sampled` and `cce_sampled`
@@ -52,6 +54,7 @@ class CCE(Method):
     _rows_choice: Choice[bool] | None = None
     _kept_loss: str | None = None
     _kept_sparse_rows: bool | None = None
+    _goes_on: bool = False
     _windows: NextItemBatches
 
     def recall(self, state: dict[str, Any]) -> None:
@@ -86,6 +89,7 @@ class CCE(Method):
         kind = model_for(self.task, self.config.model.name)
         if self.config.model.dim is None:
             self.config.model.dim = width_for(data.num_items)
+        check_width(self.config.model.dim, self.config.method.factors.dim)
         settings = dataclasses.asdict(self.config.model)
         for name in ("name", *masking_of(self.config)):
             del settings[name]
@@ -149,25 +153,51 @@ class CCE(Method):
         return drawn_loss(rows, own, seed, self._sampling(rows) if own.loss in SAMPLED else {})
 
     def fit(self, engine: Engine) -> None:
-        """Trains; what `model.packed=auto` comes to on this device is settled first, and written down."""
+        """Trains; where the item table is to start from factors, it does so first, unless the run goes on.
+
+        What `model.packed=auto` comes to on this device is settled before, and written down.
+        """
         model = cast(Any, self.model)
         if getattr(model, "packed", None) == "auto":
             with engine.autocast():
                 packed = model.packs(self._items.device, self.config.run.compile)
             model.packed = self.config.model.packed = packed
             self._packing = f"{str(packed).lower()} on {self._items.device.type}"
+        if self.config.method.init_items == "factors":
+            self.warm_start()
         super().fit(engine)
+
+    def warm_start(self) -> None:
+        """Sets the item table to the factors of all training rows; that of a run that goes on stays.
+
+        Raises:
+            DataError: there are no training rows, or no ratings where they are needed.
+        """
+        self.stages.none("factorise")
+        if self._goes_on:
+            return
+        whole = self.data.unsampled()
+        kept = self.factorised(fitting(self.config.method.factors, self._items.shape[1]), whole)
+        start_from(self._items, kept.items, torch.from_numpy(whole.train_counts().nonzero()[0]))
+        self._say(f"The item table starts from factors {self.choices()['method.factors']}.")
 
     def choices(self) -> dict[str, str]:
         """Returns what was left open and became what, and why; `model.packed` once it trains."""
         chosen = {"method.loss": self._loss_choice, "optimizer.sparse_rows": self._rows_choice}
         found = {setting: choice.why for setting, choice in chosen.items() if choice is not None}
-        return found if self._packing is None else {**found, "model.packed": self._packing}
+        packing = {} if self._packing is None else {"model.packed": self._packing}
+        return {**super().choices(), **found, **packing}
 
     def extra_state(self) -> dict[str, Any]:
-        """Returns what was chosen and not given, which a run keeps wherever it goes on."""
+        """Returns what was chosen and not given, and how it started: a run keeps both wherever it goes on."""
         chosen = {"loss": self._loss_choice, "sparse_rows": self._rows_choice}
-        return {name: choice.value for name, choice in chosen.items() if choice is not None}
+        found: dict[str, Any] = {name: choice.value for name, choice in chosen.items() if choice is not None}
+        return found | ({} if self.origin is None else {"origin": dataclasses.asdict(self.origin)})
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes a run's state back: its item table is in the checkpoint, and starts from nothing anew."""
+        self._goes_on = True
+        self.origin = Origin(**state["origin"]) if "origin" in state else None
 
     def scorer(self) -> SequenceScorer:
         """Returns what ranks the catalogue by the state of the last item, or of a mask behind it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from effrec_cli.report import figures
@@ -10,7 +10,7 @@ from effrec_cli.report.compare import Board, Comparison, Entry
 from effrec_cli.report.layout import Column, Table
 from effrec_cli.report.settings import as_words
 from effrec_cli.result import Result
-from effrec_cli.schema.protocols import LOWER_IS_BETTER
+from effrec_cli.schema.protocols import shortfall
 
 Number = float | None
 _NAMED = 3
@@ -24,14 +24,12 @@ class Field:
     Attributes:
         column: how it is laid out.
         text: what a line shows.
-        number: what lines compete with, or None where they do not.
-        best: which number wins.
+        number: what lines compete with, the lowest best; None where they do not.
     """
 
     column: Column
     text: Callable[[Entry], str]
     number: Callable[[Entry], Number] | None = None
-    best: Callable[[Iterable[float]], float] = min
 
 
 def board_table(board: Board) -> Table:
@@ -85,14 +83,16 @@ def _names() -> list[Field]:
 
 
 def _quality(metric: str) -> list[Field]:
-    best = min if metric in LOWER_IS_BETTER else max
-
     def shown(entry: Entry) -> str:
         scores = entry.scores(metric)
         return figures.score(figures.mean(scores), figures.deviation(scores))
 
+    def missing(entry: Entry) -> Number:
+        score = figures.mean(entry.scores(metric))
+        return None if score is None else shortfall(metric, score)
+
     return [
-        Field(Column(metric, importance=9), shown, lambda entry: figures.mean(entry.scores(metric)), best),
+        Field(Column(metric, importance=9), shown, missing),
         Field(Column("of ceiling", importance=3), lambda entry: figures.share(entry.ceiling_share(metric))),
     ]
 
@@ -134,12 +134,12 @@ def _cost(
 
 
 def _winners(field: Field, entries: list[Entry]) -> list[int]:
-    """Returns the lines with the best number, or none where fewer than two differ."""
+    """Returns the lines with the lowest number, or none where fewer than two differ."""
     numbers = [field.number(entry) for entry in entries] if field.number else []
     there = {number for number in numbers if number is not None}
     if len(there) < 2:
         return []
-    return [row for row, number in enumerate(numbers) if number == field.best(there)]
+    return [row for row, number in enumerate(numbers) if number == min(there)]
 
 
 def _title(board: Board) -> str:

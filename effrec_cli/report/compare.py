@@ -15,7 +15,7 @@ from effrec_cli.report.figures import mean
 from effrec_cli.report.runs import Run, find_runs
 from effrec_cli.report.settings import device_name, differing, settings_of
 from effrec_cli.result import Result
-from effrec_cli.schema.protocols import LOWER_IS_BETTER, USUAL
+from effrec_cli.schema.protocols import USUAL, is_rising, shortfall
 
 _NAMED = 3
 """Folders named in a note."""
@@ -74,8 +74,8 @@ class Entry:
         return self._by_seed(lambda result: result.metrics.get(part, {}).get(metric))
 
     def ceiling_share(self, metric: str) -> float | None:
-        """Returns the mean score as a share of the best possible ranker's, where that is known."""
-        best = (self.first.ceiling or {}).get(metric)
+        """Returns the mean score as a share of the best possible ranker's, where that is known and higher."""
+        best = (self.first.ceiling or {}).get(metric) if is_rising(metric) else None
         reached = mean(self.scores(metric))
         return reached / best if best and reached is not None else None
 
@@ -187,7 +187,7 @@ def _board(runs: list[Run], metric: str | None, per_run: bool) -> Board:
 
 def _rank(score: float | None, metric: str) -> tuple[bool, float]:
     """Returns a key that puts the better scores of a metric first and missing ones last."""
-    return score is None, (score or 0.0) * (1 if metric in LOWER_IS_BETTER else -1)
+    return score is None, 0.0 if score is None else shortfall(metric, score)
 
 
 def _fill_tpme(entries: list[Entry]) -> list[str]:

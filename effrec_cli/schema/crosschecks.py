@@ -13,7 +13,7 @@ from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.method_gram import GRAMConfig, gram_problems
 from effrec_cli.schema.method_iisan import IISANConfig, iisan_problems
 from effrec_cli.schema.problems import Problem
-from effrec_cli.schema.protocols import BEST_IN_BETWEEN, LOWER_IS_BETTER, OWN, is_own, metrics_of, task_of
+from effrec_cli.schema.protocols import BEST_IN_BETWEEN, OWN, is_own, is_rising, metrics_of, task_of
 from effrec_cli.schema.root import Config, EvaluationConfig
 from effrec_cli.schema.row_sparse import row_sparse_problems
 from effrec_cli.schema.sample import is_sampled
@@ -73,8 +73,7 @@ def _monitor(config: Config) -> Iterator[Problem]:
     settings = config.evaluation
     if any(_cutoffs(config)) or any(_metrics(config)):  # what they are told comes first
         return
-    falling = (*LOWER_IS_BETTER, *BEST_IN_BETWEEN)
-    given, rising = settings.monitor, [name for name in metrics_of(config) if name not in falling]
+    given, rising = settings.monitor, [name for name in metrics_of(config) if is_rising(name)]
     if given is None or given in rising:
         return
     what = f"'{given}' is not among the metrics that this run computes."
@@ -133,7 +132,7 @@ def _heads(config: Config) -> Iterator[Problem]:
 
 def _cce(config: Config) -> Iterator[Problem]:
     if isinstance(config.method, CCEConfig):
-        yield from cce_problems(config.method)
+        yield from cce_problems(config.method, getattr(config.model, "dim", None))
 
 
 def _cadc(config: Config) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from effrec_cli.schema.fields import setting
 from effrec_cli.schema.problems import Problem
@@ -126,6 +126,22 @@ class FactorsConfig(Weighing, Spectral, Ranking):
     """
 
     kind: str = setting("ials", choices=KINDS)
+
+
+@dataclass
+class StartConfig(FactorsConfig):
+    """A factorisation as wide as the model whose item table starts from it.
+
+    Attributes:
+        dim: width d of the vectors; None is the model's, and nothing else will do.
+    """
+
+    dim: int | None = setting(None, low=1)  # type: ignore[assignment]  # `fitting` gives it a value
+
+
+def fitting(settings: StartConfig, dim: int) -> FactorsConfig:
+    """Returns the factorisation of width `dim`, as every method would ask for it."""
+    return FactorsConfig(**{**asdict(settings), "dim": dim})
 
 
 def factor_problems(config: object) -> Iterator[Problem]:

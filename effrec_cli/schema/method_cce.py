@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from effrec_cli.schema.factors import StartConfig, factor_problems, fitting
 from effrec_cli.schema.fields import setting
-from effrec_cli.schema.problems import Problem, unused_problems
+from effrec_cli.schema.problems import Problem, unread_problems, unused_problems
 
 LOSSES = ("ce", "ce_sampled", "cce", "cce_sampled", "bce", "bce_sampled", "gbce", "sce")
 FULL = ("ce", "cce")
@@ -69,6 +70,9 @@ class CCEConfig:
             from 16 to 256 that makes about a hundred steps an epoch.
         window: `last` trains on the last L+1 items of each user, `slide` on all, cut into windows of L
             elsewhere each epoch.
+        init_items: how the item table starts: `random` as the model draws it, `factors` from the item vectors
+            of a factorisation of all training rows, those that `dataset.sample` drops included.
+        factors: that factorisation, fitted once for all runs on the same rows.
     """
 
     name: str = "cce"
@@ -89,14 +93,39 @@ class CCEConfig:
     kernel: str = setting("auto", choices=("auto", "triton", "torch", "reference"))
     batch_size: int | None = setting(None, low=1)
     window: str = setting("slide", choices=("last", "slide"))
+    init_items: str = setting("random", choices=("random", "factors"))
+    factors: StartConfig = field(default_factory=StartConfig)
 
 
-def cce_problems(own: CCEConfig) -> Iterator[Problem]:
-    """Yields settings that would do nothing, and what contradicts what among those of negatives."""
+def cce_problems(own: CCEConfig, dim: int | None = None) -> Iterator[Problem]:
+    """Yields settings that would do nothing, and what contradicts what among those of negatives.
+
+    Args:
+        own: the method's settings.
+        dim: width of the model; None where the catalogue decides it.
+    """
     yield from unused_problems(own, LOOKED_AT, "method")
+    yield from _start(own, dim)
     if own.loss in SAMPLED:
         yield from _slots(own)
         yield from _biased(own)
+
+
+def _start(own: CCEConfig, dim: int | None) -> Iterator[Problem]:
+    """Yields why the item table cannot start as asked, and what is asked of vectors that nothing reads."""
+    if own.init_items == "random":
+        needed = ("method", "init_items", "factors", own.init_items)
+        yield from unread_problems(own.factors, "method.factors", needed)
+        return
+    asked = own.factors.dim
+    if None not in (dim, asked) and dim != asked:
+        what = f"The item table is model.dim={dim} wide, and so must be vectors that it starts from."
+        fix = f"method.factors.dim=null, or model.dim={asked}"
+        yield Problem("method.factors.dim", what, fix=fix)
+    elif dim or asked:
+        for problem in factor_problems(fitting(own.factors, dim or asked or 0)):
+            least = (problem.fix or "").rpartition("=")[2]
+            yield replace(problem, path="model.dim", fix=f"model.dim={least} or more")
 
 
 def _slots(own: CCEConfig) -> Iterator[Problem]:

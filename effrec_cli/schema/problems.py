@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from effrec_cli.errors import ConfigError
@@ -60,12 +60,35 @@ def unused_problems(
     """
     defaults = type(own)()
     for name, (key, values) in looked_at.items():
-        given, default = getattr(own, name), getattr(defaults, name)
-        if given == default or getattr(own, key) in values:
-            continue
-        what = f"{name}={typed(given)} would do nothing: it is for {key}={' or '.join(map(typed, values))}"
-        fix = f"{path}.{key}={typed(values[0])}, or {path}.{name}={typed(default)}"
-        yield Problem(f"{path}.{name}", f"{what}, not {typed(getattr(own, key))}.", fix=fix)
+        if getattr(own, key) not in values:
+            yield from _changed(own, defaults, name, path, (path, key, values, getattr(own, key)))
+
+
+def unread_problems(section: Any, path: str, needed: tuple[str, str, Any, Any]) -> Iterator[Problem]:
+    """Yields all settings of a section that are not their defaults, since nothing looks at it.
+
+    Args:
+        section: a dataclass of settings, all of which have defaults.
+        path: its full key, such as `method.factors`.
+        needed: the section and name of the setting that it depends on, at which value it would be looked at,
+            and the value that there is.
+    """
+    holder, key, value, now = needed
+    for each in fields(section):
+        yield from _changed(section, type(section)(), each.name, path, (holder, key, (value,), now))
+
+
+def _changed(
+    own: Any, defaults: Any, name: str, path: str, needed: tuple[str, str, tuple[Any, ...], Any]
+) -> Iterator[Problem]:
+    """Yields one setting that nothing would look at, where it is not its default."""
+    given, default = getattr(own, name), getattr(defaults, name)
+    if given == default:
+        return
+    holder, key, values, now = needed
+    what = f"{name}={typed(given)} would do nothing: it is for {key}={' or '.join(map(typed, values))}"
+    fix = f"{holder}.{key}={typed(values[0])}, or {path}.{name}={typed(default)}"
+    yield Problem(f"{path}.{name}", f"{what}, not {typed(now)}.", fix=fix)
 
 
 def typed(value: object) -> str:
@@ -91,11 +114,14 @@ def nearest_path(path: str, known: Iterable[str]) -> str | None:
     siblings = {_leaf(each): each for each in paths if each.rpartition(".")[0] == parent}
     within = [each for each in paths if each.count(".") - path.count(".") <= _DEEPER]
     anywhere: dict[str, str] = {}
-    for each in within:
+    for each in sorted(within, key=lambda each: each.count(".")):
         anywhere.setdefault(_leaf(each), each)
+    named = [each for each in within if _leaf(each) == leaf]
+    # A section that is there was meant as it stands, and its own sections are for something else.
+    level = [each for each in named if siblings and each.count(".") == path.count(".")]
     near = (
         _closest(leaf, siblings, cutoff=0.6)
-        or _most_like(path, [each for each in within if _leaf(each) == leaf])
+        or _most_like(path, level or named)
         or _closest(leaf, anywhere, cutoff=0.7)
         or _by_initials(leaf, siblings)
         or _by_initials(leaf, anywhere)

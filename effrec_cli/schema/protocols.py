@@ -24,6 +24,19 @@ LOWER_IS_BETTER = ("log_loss", "log_loss_cold", "ne", "ece")
 BEST_IN_BETWEEN = ("calibration",)
 """Nor by these, of which 1 is best."""
 
+
+def is_rising(metric: str) -> bool:
+    """Returns whether a metric is the better the higher it is, so that runs may be selected by it."""
+    return metric not in (*LOWER_IS_BETTER, *BEST_IN_BETWEEN)
+
+
+def shortfall(metric: str, score: float) -> float:
+    """Returns a number that is the lower the better a score is: of `calibration` its distance from 1."""
+    if metric in BEST_IN_BETWEEN:
+        return abs(score - 1)
+    return -score if is_rising(metric) else score
+
+
 FULL = "full"
 """Stands in the stamp of a ranking, as its `candidates`: the whole catalogue."""
 

@@ -187,6 +187,31 @@ def test_nothing_is_downloaded(validate, effrec, monkeypatch):
     assert "effrec data fetch ml-20m" in effrec("validate", "dataset=ml-20m").out
 
 
+def test_factorising_is_counted_before_the_network_that_starts_from_it(validate, effrec):
+    words = [*TINY[:4], "method=cadc", "method.sample.rate=0.5", "method.factors.chunk_mib=1"]
+    assert validate(*words)[0]["memory"]["factorising"] == 0, (
+        "before data are prepared nobody knows the users"
+    )
+    effrec("data", "describe", "synthetic", *TINY[:4])
+    report, _ = validate(*words, "model.hidden=[8]")
+    memory, users = report["memory"], report["dataset"]["num_users"]
+    rows = report["dataset"]["num_interactions"] - 2 * users
+    vectors = 4 * 64 * (users + report["dataset"]["num_items"])
+    assert memory["factorising"] == 5 * vectors + 40 * rows + (torch.get_num_threads() << 20)
+    wide = validate(*words, "model.hidden=[2048]")[0]["memory"]
+    for found, most in ((memory, "factorising"), (wide, "network")):
+        step = found["gradients"] + found["activations"] + found["temporaries"]
+        network = found["weights"] + found["optimizer"] + found["best"] + max(step, found["validation"])
+        assert found["total"] == found["data"] + (network if most == "network" else found["factorising"])
+        assert found["how"].startswith("weights, gradients")
+        assert "Factorising comes before the network" in found["how"]
+    assert wide["factorising"] == memory["factorising"]
+    alone = validate(*words, "model.hidden=[8]", "method.embedding=rand")[0]["memory"]
+    assert alone["factorising"] == 0
+    assert alone["total"] < memory["total"]
+    assert "factorising" in effrec("validate", *words).out
+
+
 @pytest.mark.parametrize("name", ["mind-small", "duolingo-es-en"])
 def test_what_has_to_be_imported_is_refused_as_by_train(validate, name):
     report, code = validate(f"dataset={name}", "method=pop", "model=none")

@@ -163,6 +163,7 @@ def test_where_the_dataset_is_gone_a_ranking_goes_on_by_kept_vectors(effrec):
     words = ["recommend", "run", "--history", "101,104", "--json"]
     before = effrec(*words)
     assert before.code == 0, before.err
+    assert len(json.loads(Path("run/result.json").read_text())["by_frequency"]["users"]) > 1
     Path("data").rename("elsewhere")
     assert effrec(*words).out == before.out
     judged = effrec("evaluate", "run")

@@ -81,21 +81,30 @@ def test_a_run_that_fails_stops_no_other_and_is_told(quality, asked, tmp_path, c
     assert "pop@100-9: ended with code 1\nno\nluck" in capsys.readouterr().out
 
 
+COST = {"epochs": 7, "seconds_per_epoch": 1.5, "seconds_total": 20.0}
+COST |= {"seconds_cache": 4.0, "seconds_factorise": 0.0, "seconds_sample": None}
+
+
+def leave_run(folder, score, seed=1, cost=COST, **more):
+    """Leaves what a finished run says in FOLDER-SEED."""
+    found = {
+        "seed": seed,
+        "commit": "c" * 40,
+        "metrics": {"test": {"ndcg@10": score}, "valid": {"ndcg@10": score}},
+        "cost": cost,
+        "config": {"evaluation": {"monitor": "ndcg@10"}},
+        **more,
+    }
+    folder = folder.with_name(f"{folder.name}-{seed}")
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(found))
+
+
 def test_records_have_a_cell_for_each_rate(quality, tmp_path):
-    cost = {"epochs": 7, "seconds_per_epoch": 1.5, "seconds_total": 20.0}
-    cost |= {"seconds_cache": 4.0, "seconds_factorise": 0.0, "seconds_sample": None}
     for name, score in (("residual@10", 0.3), ("rand@10", 0.1), ("rand@100", 0.2), ("pop@100", 0.05)):
+        cost = COST | ({"seconds_per_epoch": None} if name.startswith("pop") else {})
         for seed in (1, 2):
-            result = {
-                "seed": seed,
-                "commit": "c" * 40,
-                "metrics": {"test": {"ndcg@10": score}, "valid": {"ndcg@10": score}},
-                "cost": cost | ({"seconds_per_epoch": None} if name.startswith("pop") else {}),
-                "config": {"evaluation": {"monitor": "ndcg@10"}},
-            }
-            folder = tmp_path / f"{name}-{seed}"
-            folder.mkdir()
-            (folder / "result.json").write_text(json.dumps(result))
+            leave_run(tmp_path / name, score, seed, cost)
     made = quality.records_of("quality-cadc-toy", "at convergence", tmp_path)
     assert [(each["cell"], each["peer"], each["figures"]["ndcg@10"]["median"]) for each in made] == [
         ("10 %, at convergence", "rand", 0.1),
@@ -115,3 +124,73 @@ def test_records_have_a_cell_for_each_rate(quality, tmp_path):
     }
     with pytest.raises(SystemExit, match="No finished run"):
         quality.records_of("quality-cadc-toy", "", tmp_path / "none")
+
+
+def test_the_front_is_of_what_nothing_beats(quality):
+    points = [(3.0, 0.2), (1.0, 0.1), (2.0, 0.1), (4.0, 0.2), (3.0, 0.15), (5.0, 0.3)]
+    assert quality.cadc_pareto.front(points) == [(1.0, 0.1), (3.0, 0.2), (5.0, 0.3)]
+
+
+@pytest.fixture
+def drawn(quality, tmp_path, monkeypatch):
+    """Returns the text of the plot of a few runs, drawn again for each call."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(quality, "PLOTS", tmp_path / "plots")
+    for seed, lift in ((1, 0.0), (2, 0.1)):
+        leave_run(tmp_path / "runs" / "residual@10", 0.3 + lift, seed)
+        leave_run(tmp_path / "runs" / "rand@10", 0.2, seed, COST | {"seconds_total": 40.0 + lift})
+        leave_run(tmp_path / "runs" / "rand@100", 0.4 + lift, seed, COST | {"seconds_total": 400.0})
+
+    def draw():
+        assert quality.main(["plot", str(tmp_path / "runs"), "pareto-toy", "Toys & 5,000 steps"]) == 0
+        return (tmp_path / "plots" / "pareto-toy.svg").read_text()
+
+    return draw
+
+
+def test_a_plot_names_strategies_and_rates_and_is_the_same_twice(drawn):
+    text = drawn()
+    for said in ("residual", "rand", "front", "10 %", "100 %", "test NDCG@10", "Toys &amp; 5,000 steps"):
+        assert f">{said}<" in text, said
+    assert ">init_upd<" not in text, "of which no run is finished"
+    assert drawn() == text
+
+
+def told(first, second):
+    """Returns `by_frequency` with two deciles of users and one of items."""
+
+    def group(decile, rows, score):
+        return {"decile": decile, "rows": rows, "cases": 1000 * decile, "ndcg@10": score, "hr@10": 1.0}
+
+    return {"users": [group(1, [2, 2], first), group(9, [3, 5000], second)], "items": [group(5, [1, 9], 0.5)]}
+
+
+def test_deciles_are_means_over_seeds(quality, tmp_path, capsys):
+    leave_run(tmp_path / "rand@10", 0.1, 1, by_frequency=told(0.1, 0.5))
+    leave_run(tmp_path / "rand@10", 0.1, 2, by_frequency=told(0.2, 0.7))
+    leave_run(tmp_path / "mf@100", 0.1, 1, by_frequency=told(0.3, 0.4))
+    leave_run(tmp_path / "pop@100", 0.1, 1)
+    assert quality.main(["deciles", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    users, _, items = said.out.partition("**Test NDCG@10 by the training rows of the target**")
+    assert users.splitlines()[2:7] == [
+        "| rows | 2 | 3 to 5,000 |",
+        "| --- | ---: | ---: |",
+        "| cases | 1,000 | 9,000 |",
+        "| mf@100 | **0.3000** | 0.4000 |",
+        "| rand@10 | 0.1500 | **0.6000** |",
+    ]
+    assert "| rows | 1 to 9 |" in items
+    assert said.err.startswith("pop@100: left out")
+
+
+def test_deciles_of_several_datasets_or_of_old_runs_are_no_table(quality, tmp_path):
+    leave_run(tmp_path / "old" / "pop@100", 0.1)
+    with pytest.raises(SystemExit, match="tells of deciles"):
+        quality.main(["deciles", str(tmp_path / "old")])
+    other = told(0.1, 0.2)
+    other["items"][0]["rows"] = [1, 8]
+    leave_run(tmp_path / "rand@10", 0.1, 1, by_frequency=told(0.1, 0.2))
+    leave_run(tmp_path / "mf@100", 0.1, 1, by_frequency=other)
+    with pytest.raises(SystemExit, match="unlike deciles of items"):
+        quality.main(["deciles", str(tmp_path)])

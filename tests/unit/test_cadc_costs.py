@@ -15,6 +15,7 @@ from effrec_cli.engine import Engine
 from effrec_cli.evaluation.cost import CostMeter
 from effrec_cli.evaluation.stages import Stages
 from effrec_cli.methods import cadc
+from effrec_cli.methods.ctr import method as ctr
 from effrec_cli.methods.factors import kept
 from effrec_cli.report.board import board_table
 from effrec_cli.report.compare import compare
@@ -44,6 +45,8 @@ def clock(monkeypatch):
     slow(monkeypatch, clock, run, "load", 50)
     slow(monkeypatch, clock, kept, "fit", 20)
     slow(monkeypatch, clock, cadc, "sample", 5)
+    slow(monkeypatch, clock, ctr, "clicks_of", 17)
+    slow(monkeypatch, clock, ctr, "keep_rows", 5)
     slow(monkeypatch, clock, cadc.CADC, "build", 11)
     slow(monkeypatch, clock, cadc.CADC, "training_step", 0.25)
     slow(monkeypatch, clock, cadc.CADC, "judge", lambda self, part: {"valid": 3, "test": 7}[part])
@@ -88,6 +91,23 @@ def test_a_network_without_factors_or_sample_has_no_such_stages(tmp_path, clock)
     cost = trained(tmp_path / "data", tmp_path / "run", *words)["cost"]
     missing = ("seconds_factorise", "seconds_sample", "seconds_cache", "cache_id", "factor_bytes")
     assert [cost[name] for name in missing] == [None] * 5
+    assert sum(cost[f"seconds_{what}"] or 0 for what in STAGES) == cost["seconds_wall"]
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        (["method.sample.rate=0.5"], 5),
+        (["method.sample.rate=1", "method.negative_rate=0.5"], 5),
+        (["method.sample.rate=1"], None),
+    ],
+)
+def test_drawing_labelled_rows_is_a_stage_and_reading_them_is_none_of_it(words, seconds, tmp_path, clock):
+    task = ["model=dlrm", "method.task=ctr", "method.batch_size=128", *words]
+    cost = trained(tmp_path / "data", tmp_path / "run", *task)["cost"]
+    assert cost["seconds_sample"] == seconds
+    assert cost["seconds_factorise"] == 20
+    assert cost["seconds_build"] >= 17
     assert sum(cost[f"seconds_{what}"] or 0 for what in STAGES) == cost["seconds_wall"]
 
 

@@ -364,11 +364,14 @@ _SCHEMA = registry.schema
         ("epochs", "run.max_epochs"),
         ("sample.forgetting.epochs", "dataset.sample.forgetting.epochs"),
         ("methd.name", "method.name"),
+        ("method.weight_decay", "optimizer.weight_decay"),
+        ("method.wd", "optimizer.weight_decay"),
     ],
 )
 def test_nearest_path(given_, nearest):
     known = ["hydra.job.name", "seed", "run.max_epochs", "run.patience", "optimizer.lr", "optimizer.betas"]
     known += ["method.name", "method.encoder.name", "dataset.sample.forgetting.epochs"]
+    known += ["method.factors.lr", "method.factors.weight_decay", "optimizer.weight_decay"]
     assert nearest_path(given_, known) == nearest
 
 

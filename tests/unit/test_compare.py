@@ -185,6 +185,31 @@ def test_best_of_each_column_is_marked_and_ties_are_all_best(tmp_path):
     assert at["peak memory"] not in {column for _, column in table.best}, "all are equal: nobody wins"
 
 
+@pytest.mark.parametrize(
+    ("metric", "order"),
+    [
+        ("auc", ["ce", "bce", "cce"]),
+        ("log_loss", ["cce", "bce", "ce"]),
+        ("ne", ["cce", "bce", "ce"]),
+        ("ece", ["cce", "bce", "ce"]),
+        ("calibration", ["bce", "cce", "ce"]),
+    ],
+)
+def test_lines_are_sorted_and_marked_by_what_is_better_of_the_metric(metric, order, tmp_path):
+    scores = {"cce": 0.7, "bce": 0.9, "ce": 1.4}
+    ceiling = dict.fromkeys(("auc", "log_loss", "ne", "ece", "calibration"), 0.5)
+    results = [
+        make_result(loss=loss, metrics={"test": {metric: score}}, ceiling=ceiling)
+        for loss, score in scores.items()
+    ]
+    (board,) = boards(tmp_path, results, metric=metric)
+    assert [entry.first.config["method"]["loss"] for entry in board.entries] == order
+    table = board_table(board)
+    headers = [column.header for column in table.columns]
+    assert {row for row, column in table.best if column == headers.index(metric)} == {0}
+    assert ("of ceiling" in headers) == (metric == "auc"), "nothing is a share of what is best when low"
+
+
 def test_share_of_the_ceiling_is_shown_where_known(tmp_path):
     (board,) = boards(tmp_path, [make_result(0.1, ceiling={"ndcg@10": 0.4})])
     table = board_table(board)

@@ -88,6 +88,23 @@ def test_json_holds_result_curves_and_files(tmp_path, capsys):
     assert set(record["files"]) == {"config.yaml", "metrics.jsonl", "result.json", "status.json"}
 
 
+def test_deciles_of_users_and_items_stand_side_by_side(tmp_path, capsys):
+    def group(decile, rows, score):
+        return {"decile": decile, "rows": rows, "cases": 1200, "ndcg@10": score}
+
+    told = {"users": [group(1, [3, 3], 0.1), group(9, [5, 7000], 0.2)], "items": [group(4, [0, 2], 0.3)]}
+    main([str(leave_run(tmp_path / "mine", make_result(0.1, by_frequency=told)))])
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("test cases by training rows, few to many")
+    assert [re.split(r"  +", line.strip()) for line in lines[at + 1 : at + 6]] == [
+        ["decile", "user's rows", "cases", "ndcg@10", "item's rows", "cases", "ndcg@10"],
+        ["1", "3", "1,200", "0.1000", "-", "-", "-"],
+        ["4", "-", "-", "-", "0 to 2", "1,200", "0.3000"],
+        ["9", "5 to 7,000", "1,200", "0.2000", "-", "-", "-"],
+        [""],
+    ]
+
+
 def test_no_run_is_a_clear_error_with_the_nearest(tmp_path):
     leave_run(tmp_path / "mine", make_result())
     with pytest.raises(ConfigError) as caught:

@@ -187,6 +187,10 @@ def test_cases_with_new_items_stand_apart(monkeypatch):
     assert {name: value for name, value in found.items() if "_cold" not in name} == plain
     told = {f"{name}_cold" for name in plain if name.partition("@")[0] in ("ndcg", "hr")}
     assert told | {"cases_cold"} == found.keys() - plain.keys()
+    items = task.by_frequency["items"]
+    assert [(group["rows"], group["cases"]) for group in items] == [([0, 0], 2), ([3, 3], 3)]
+    task.judge(filter, table(6), "valid", World())
+    assert task.by_frequency is None
 
 
 def test_without_new_items_nothing_stands_apart():

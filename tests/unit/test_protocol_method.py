@@ -50,6 +50,7 @@ def test_a_run_goes_by_the_methods_own_protocol(run):
     assert found["protocol"] == STAMP
     assert found["cost"]["training_rows"] == 7
     assert found["ceiling"] == {"auc": 0.9}
+    assert "by_frequency" not in found, "it ranks no catalogue"
 
 
 def test_evaluate_asks_the_method_again(run, capsys):

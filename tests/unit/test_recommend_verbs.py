@@ -52,6 +52,8 @@ def test_evaluate_gives_the_numbers_of_the_run(run, effrec, split):
     assert record["metrics"] == kept["metrics"][split]
     assert record["protocol"] == kept["protocol"]
     assert record["same_as_result"] is True
+    assert kept["by_frequency"]["users"][0]["ndcg@10"] >= 0
+    assert record["by_frequency"] == (kept["by_frequency"] if split == "test" else None)
 
 
 def test_evaluate_by_another_rule_says_so(run, effrec):
@@ -67,6 +69,7 @@ def test_evaluate_prints_a_table_and_the_protocol(run, effrec):
     out = effrec("evaluate", run).out
     assert "ndcg" in out
     assert "protocol  leave_one_out" in out
+    assert "item's rows" in out
     assert "NOT" not in out
 
 

@@ -73,6 +73,15 @@ def test_ceiling_is_kept_where_there_is_one(tmp_path):
     assert result.read(tmp_path).ceiling == {"ndcg@10": 0.4}
 
 
+def test_deciles_are_kept_where_there_are_some_and_old_files_have_none(tmp_path):
+    result.write(tmp_path, RESULT)
+    assert "by_frequency" not in json.loads((tmp_path / "result.json").read_text())
+    assert result.read(tmp_path).by_frequency is None
+    told = {"users": [{"decile": 1, "rows": [0, 3], "cases": 2, "ndcg@10": 0.5}], "items": []}
+    result.write(tmp_path, replace(RESULT, by_frequency=told))
+    assert result.read(tmp_path).by_frequency == told
+
+
 def test_numbers_that_json_lacks_become_null(tmp_path):
     bad = {"test": {"ndcg@10": math.nan, "hr@10": 0.5}}
     result.write(tmp_path, replace(RESULT, metrics=bad, protocol={"ks": (1, math.inf)}))

@@ -230,7 +230,9 @@ class ContentMethod(Method):
                 return {}
             self._judged = self.table()
             with torch.no_grad():
-                return self.content.judge(self.filter, self._judged, part, self.world)
+                found = self.content.judge(self.filter, self._judged, part, self.world)
+            self.by_frequency = getattr(self.content, "by_frequency", None)
+            return found
         finally:
             self.model.train(training)
 

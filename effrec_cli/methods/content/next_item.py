@@ -23,6 +23,7 @@ from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.cold import cold_cases
+from effrec_cli.evaluation.deciles import ByFrequency, tally_of
 from effrec_cli.evaluation.history_scorer import SequenceScorer
 from effrec_cli.evaluation.protocol import protocol_of
 from effrec_cli.evaluation.ranking import rank_cases
@@ -58,6 +59,7 @@ class NextItem:
     name: ClassVar[str] = "next_item"
     item_tensors: ClassVar[tuple[str, ...]] = ("inputs", "candidates")
     monitor: ClassVar[str] = "ndcg@10"
+    by_frequency: ByFrequency | None = None
     _graph: Callable[..., Tensor] | None = None
 
     def __init__(self, config: Config, data: RecData) -> None:
@@ -199,7 +201,9 @@ class NextItem:
         """
         cases = self.data.valid if part == "valid" else self.data.test
         scorer, settings = self.scorer(filter, table), self.config.evaluation
-        found = rank_cases(scorer, self.data, cases, settings, world=world)
+        tally = tally_of(self.data, cases, settings, scorer.device) if part == "test" else None
+        found = rank_cases(scorer, self.data, cases, settings, world=world, tally=tally)
+        self.by_frequency = None if tally is None else tally.by_frequency()
         cold = cold_cases(self.data, cases, self._all_counts)
         if not len(cold):
             return found

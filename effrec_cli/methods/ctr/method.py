@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -22,6 +23,8 @@ from effrec_cli.methods.base import Method
 from effrec_cli.methods.cadc import CADC
 from effrec_cli.methods.ctr.judge import called, logits_of, metrics_of_labels, stamp
 from effrec_cli.methods.ctr.network import make_click_network, positives_of
+from effrec_cli.methods.factors.footprint import fitting_bytes
+from effrec_cli.methods.factors.tuned import Size
 from effrec_cli.schema.sample import is_sampled
 
 
@@ -38,9 +41,18 @@ class ClickCADC(CADC):
         self.data = data
         if self.features.has_ids and self.own.embedding != "rand" and not self.rehearses:
             mine = self.kept.rows if self.factorise == "rest" else None
-            self._factors = self._fitted(positives_of(self.clicks, mine))
+            self._factors = self.factorised(self.own.factors, positives_of(self.clicks, mine))
         self.own.batch_size = self.batches(data).batch_size
         return data
+
+    def bytes_before(self, data: RecData) -> int:
+        """Returns what fitting the factorisation takes, of all clicks at most; 0 without one."""
+        if self.own.embedding == "rand" or not self.features.has_ids:
+            return 0
+        clicks = self.clicks
+        positives = int((clicks.labels[clicks.of_part("train")] == 1).sum())
+        size = Size(len(clicks.user_ids), len(clicks.item_ids), positives)
+        return fitting_bytes(self.own.factors, size, self.world.device)
 
     @cached_property
     def clicks(self) -> Clicks:
@@ -56,9 +68,11 @@ class ClickCADC(CADC):
     @cached_property
     def kept(self) -> Kept:
         """The rows that are trained on."""
-        own = self.own
+        own, clicks = self.own, self.clicks  # reading clicks is no part of the stage
         weighted = own.negative_correction == "weights"
-        return keep_rows(self.clicks, own.sample, own.negative_rate, weighted=weighted)
+        drawn = is_sampled(own.sample) or own.negative_rate < 1
+        with self.stages.of("sample") if drawn else nullcontext():
+            return keep_rows(clicks, own.sample, own.negative_rate, weighted=weighted)
 
     @property
     def factorise(self) -> str:

@@ -11,9 +11,9 @@ from effrec_cli.backbone import model_for
 from effrec_cli.data.types import RecData
 from effrec_cli.evaluation.scorer import Scorer
 from effrec_cli.methods.base import Footprint, Method
-from effrec_cli.methods.factors.fit import Fitted, fit, kind_of, settled
+from effrec_cli.methods.factors.fit import Fitted, fit, kind_of
+from effrec_cli.methods.factors.footprint import fitting_bytes
 from effrec_cli.methods.factors.judge import judge_of, seen_users
-from effrec_cli.methods.factors.rows import BYTES_A_ROW
 from effrec_cli.methods.factors.scorer import FactorScorer
 from effrec_cli.methods.factors.tuned import Size
 from effrec_cli.models.none import NoModel
@@ -21,9 +21,6 @@ from effrec_cli.schema.protocols import monitor_of
 
 if TYPE_CHECKING:
     from effrec_cli.engine import Engine
-
-_TABLES = 5
-"""Times the vectors' size while they are fitted: now, best, a side turned and squared, and some room."""
 
 
 class Factorisation(Method):
@@ -75,10 +72,8 @@ class Factorisation(Method):
 
     def footprint(self, data: RecData) -> Footprint:
         """Returns the vectors, and what fitting holds besides: the rows both ways round, and more vectors."""
-        values, _ = settled(self.own, Size.of(data))
-        numbers = (data.num_users + data.num_items) * int(values["dim"])
-        work = _TABLES * 4 * numbers + BYTES_A_ROW * data.num_train
-        return Footprint(numbers, 4 * numbers, work)
+        numbers = (data.num_users + data.num_items) * int(self.own.dim)
+        return Footprint(numbers, 4 * numbers, fitting_bytes(self.own, Size.of(data), self.world.device))
 
     def choices(self) -> dict[str, str]:
         """Returns what settings that were left open became, and the sweep that was best."""
