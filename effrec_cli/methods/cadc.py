@@ -69,12 +69,20 @@ class CADC(FactorStart):
         if self.config.optimizer.sparse_rows is None:
             self.config.optimizer.sparse_rows = False
         if self.own.embedding != "rand" and not self.rehearses:
-            self._factors = self.factorised(self.own.factors, data)
+            self._factors = self.factorised(self.own.factors, self._to_factorise(data))
             frozen = self.own.embedding in FROZEN
             self._folding = folding_of(self._factors.state, frozen=frozen)
         sampled = super().prepare(self._sampled(data))
         self.own.batch_size = self._batches(sampled).batch_size
         return sampled
+
+    def _to_factorise(self, data: RecData) -> RecData:
+        """Returns the rows whose factorisation the network starts from.
+
+        Vectors that were fitted on a row foretell it better than any other: a network that trains on the
+        same rows learns to trust them more than they deserve, and to look away from attributes.
+        """
+        return sample(data, self.own.sample, inverse=True) if self.own.factorise == "rest" else data
 
     def bytes_before(self, data: RecData) -> int:
         """Returns what fitting the factorisation takes; 0 without one."""
@@ -98,6 +106,7 @@ class CADC(FactorStart):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.model = make_network(self.config, self._tables_of_ids(data), self._attributes(data))
+        self.model.users.fold_all = self.own.users == "fold_in"
         return self.model
 
     def _tables_of_ids(self, data: RecData) -> tuple[Tensor, Tensor]:
@@ -151,10 +160,10 @@ class CADC(FactorStart):
         return loss_of(self.model, batch, self.own, self.config.seed)
 
     def scorer(self) -> Scorer:
-        """Returns what ranks the catalogue; users whom training never saw are folded in by the factors."""
+        """Returns what ranks the catalogue; users whom training never saw, or all, are folded in."""
         table = self.model.items.table
         kind = self.own.factors.kind
-        fold_in = fold_in_by(kind, self._folding, self.model) if self._folding else None
+        fold_in = fold_in_by(kind, self._folding, self.model, self.own.last) if self._folding else None
         return scorer_of(self.model, len(table), table.device, fold_in)
 
     def choices(self) -> dict[str, str]:

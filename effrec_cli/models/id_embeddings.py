@@ -23,6 +23,9 @@ class IdEmbedding(nn.Module):
         own: float32 [n, extra], a second table, trained beside the first; None for none.
         slow: whether the table is to move at a lower rate than the rest.
         drawn: whether it comes from no factors.
+
+    Attributes:
+        fold_all: whether vectors that are folded in stand for all rows, and not for those below 0 alone.
     """
 
     table: Tensor
@@ -39,7 +42,7 @@ class IdEmbedding(nn.Module):
         drawn: bool = False,
     ) -> None:
         super().__init__()
-        self.slow, self.drawn = slow, drawn
+        self.slow, self.drawn, self.fold_all = slow, drawn, False
         if trained:
             self.table = nn.Parameter(table)
         else:
@@ -62,16 +65,18 @@ class IdEmbedding(nn.Module):
 
         Args:
             rows: int64 [...]; below 0 only with `folded`.
-            folded: float [..., d], what stands for rows below 0, in the factors' own scale; None where there
-                are none. A second table has zeros for them.
+            folded: float [..., d], what stands for rows below 0 (or for all: `fold_all`), in the factors' own
+                scale; None where there are none. A second table has zeros for rows below 0.
         """
         if folded is None:
             parts = [F.embedding(rows, table) for table in self._tables()]
             return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
-        known = self(rows.clamp(min=0))
-        given = (folded * self.scale).to(known.dtype)
-        given = F.pad(given, (0, self.width - given.shape[-1]))
-        return torch.where((rows < 0)[..., None], given, known)
+        known, unknown = rows.clamp(min=0), (rows < 0)[..., None]
+        given = (folded * self.scale).to(self.table.dtype)
+        first = given if self.fold_all else torch.where(unknown, given, F.embedding(known, self.table))
+        if self.own is None:
+            return first
+        return torch.cat([first, F.embedding(known, self.own).masked_fill(unknown, 0)], -1)
 
     def twin(self) -> IdEmbedding:
         """Returns another like it for a second network: itself where it is frozen, else one of its own.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from effrec_cli.schema.attributes import KINDS
-from effrec_cli.schema.factors import FactorsConfig, factor_problems
+from effrec_cli.schema.factors import FactorsConfig, Serving, factor_problems
 from effrec_cli.schema.fields import setting
 from effrec_cli.schema.problems import Problem, unused_problems
 from effrec_cli.schema.sample import SampleConfig
@@ -21,18 +21,22 @@ LOOKED_AT: dict[str, tuple[str, tuple[str, ...]]] = {
     "table_rate": ("embedding", ("two_rate",)),
     "temperature": ("loss", OVER_VECTORS),
     "filter_negatives": ("loss", ("bce", "softmax")),
+    "factorise": ("embedding", tuple(each for each in EMBEDDINGS if each != "rand")),
+    "users": ("embedding", FROZEN),
 }
 ROWS_ALONE = ("uniform", "exact")
 """Modes of a sample in which a row's own hash decides: those that labelled rows have."""
-RANKS_ALONE = ("loss", "num_negatives", "filter_negatives", "temperature", "fresh")
+RANKS_ALONE = ("loss", "num_negatives", "filter_negatives", "temperature", "fresh", "users", "last")
 """Settings that task top_n reads, and task ctr does not."""
-LABELS_ALONE = ("factorise", "negative_rate", "negative_correction")
+LABELS_ALONE = ("negative_rate", "negative_correction")
 """And the other way round."""
 
 
 @dataclass
-class CADCConfig:
+class CADCConfig(Serving):
     """A network on a sample of the interactions, with vectors from a factorisation of all (papers/cadc).
+
+    How users are scored: `Serving`.
 
     Attributes:
         name: always `cadc`.
@@ -54,8 +58,9 @@ class CADCConfig:
             step's items; what it keeps for that takes memory.
         temperature: divides the logits of `softmax`, `cce` and `cce_sampled`.
         sample: which of the training rows the network trains on; the factorisation reads all.
-        factorise: `all` clicks of training, or the `rest`, those that the network does not train on, since
-            vectors made of its own rows' clicks tell it their labels; `auto` is `rest` of a sample (ctr).
+        factorise: `all` rows of training (of labelled ones the clicks), or the `rest`, those that the network
+            does not train on, since vectors that were made of its own rows tell it their labels; `auto` is
+            `all`, as published, and with task ctr `rest` of a sample.
         negative_rate: share of the training rows labelled 0 that are kept, beyond `sample` (ctr).
         negative_correction: of the base rate that this changes: `shift` adds its logarithm to every logit
             that is judged; `weights` trains with one over it as the weight of rows labelled 0 (ctr).
@@ -91,6 +96,7 @@ def cadc_problems(own: CADCConfig, model: object, task: str | None) -> Iterator[
     """Yields settings that would do nothing, and what the model cannot do."""
     yield from _of_other_tasks(own, task)
     yield from unused_problems(own, LOOKED_AT, "method")
+    yield from factor_problems(own)  # of how users are scored
     if own.embedding != "rand":
         for problem in factor_problems(own.factors):
             yield replace(
@@ -118,8 +124,10 @@ def _of_other_tasks(own: CADCConfig, task: str | None) -> Iterator[Problem]:
     if task == "ctr" and own.sample.mode not in ROWS_ALONE:
         what = f"Labelled rows are sampled each on its own, and mode={own.sample.mode} looks at others."
         yield Problem("method.sample.mode", what, fix=f"choose from: {', '.join(ROWS_ALONE)}")
-    if task == "ctr" and own.factorise == "rest" and own.sample.rate == 1:
-        what = "The network trains on all clicks, so that none is left to factorise."
+    if own.factorise == "rest" and own.sample.rate == 1:
+        what = (
+            f"The network trains on all {'clicks' if task == 'ctr' else 'rows'}: none is left to factorise."
+        )
         yield Problem("method.factorise", what, fix="method.sample.rate=0.5, or method.factorise=all")
     if (own.negative_rate, own.negative_correction) == (1, "weights"):
         what = "It would do nothing: no row labelled 0 is left out."

@@ -36,13 +36,17 @@ class Kept:
     told: dict[str, Any]
 
 
-def sampled_hash(parent: str, config: SampleConfig) -> str:
-    """Returns the content hash of a sample of the dataset whose content hash is `parent`."""
-    ingredients = {"parent": parent, "sample": sample_settings(config)}
+def sampled_hash(parent: str, config: SampleConfig, *, inverse: bool = False) -> str:
+    """Returns the content hash of a sample (or of what it leaves) of the dataset whose hash is `parent`."""
+    ingredients = {
+        "parent": parent,
+        "sample": sample_settings(config),
+        **({"inverse": True} if inverse else {}),
+    }
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
 
 
-def keep(data: RecData, config: SampleConfig, block_rows: int = BLOCK_ROWS) -> Kept:
+def keep(data: RecData, config: SampleConfig, block_rows: int = BLOCK_ROWS, *, inverse: bool = False) -> Kept:
     """Returns which training rows of a dataset a sample keeps.
 
     Memory: a byte for each training row, eight for each kept one, user and item, and a block; `forgetting`
@@ -52,6 +56,7 @@ def keep(data: RecData, config: SampleConfig, block_rows: int = BLOCK_ROWS) -> K
         data: the dataset.
         config: the sample's settings.
         block_rows: training rows that are looked at at a time.
+        inverse: return the rows that the sample does not keep, all of one weight.
 
     Raises:
         ConfigError: the dataset is a sample already, or the mode cannot keep so few.
@@ -66,12 +71,12 @@ def keep(data: RecData, config: SampleConfig, block_rows: int = BLOCK_ROWS) -> K
     decision = decide(rows, config)
     found, sizes = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for block in rows:
-        kept = decision.keep[block.rows]
+        kept = decision.keep[block.rows] ^ inverse
         found.append(block.positions[kept])
         sizes.append(block.of_users(kept))
     positions, of_users = np.concatenate(found), np.concatenate(sizes)
     end = data.num_interactions + np.cumsum(of_users)
-    by_item = decision.item_weights
+    by_item = None if inverse else decision.item_weights
     weights = None if by_item is None else by_item[data.sequences.items[positions]].astype(np.float32)
     told = _told(data, config, positions, of_users, weights)
     return Kept(positions, end - of_users, end, weights, told)
@@ -98,7 +103,7 @@ def _told(
     }
 
 
-def sample(data: RecData, config: SampleConfig) -> RecData:
+def sample(data: RecData, config: SampleConfig, *, inverse: bool = False) -> RecData:
     """Returns the dataset with the training rows that a sample keeps, in memory.
 
     Histories, cases and ids are those of `data`; `unsampled()` gives its training rows back.
@@ -106,18 +111,19 @@ def sample(data: RecData, config: SampleConfig) -> RecData:
     Args:
         data: the dataset.
         config: the sample's settings.
+        inverse: return it with the rows that the sample does not keep.
 
     Raises:
         ConfigError: the dataset is a sample already, or the mode cannot keep so few.
     """
-    kept, held = keep(data, config), data.sequences
+    kept, held = keep(data, config, inverse=inverse), data.sequences
 
     def extended(column: NDArray[Any] | None) -> Any:
         return None if column is None else np.concatenate([column, column[kept.positions]])
 
     return replace(
         data,
-        content_hash=sampled_hash(data.content_hash, config),
+        content_hash=sampled_hash(data.content_hash, config, inverse=inverse),
         sequences=Sequences(held.offsets, *map(extended, (held.items, held.times, held.ratings))),
         train_start=kept.train_start,
         train_end=kept.train_end,

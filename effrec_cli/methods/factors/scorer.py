@@ -45,7 +45,7 @@ class FactorScorer:
             return self.state["users"][known]
         missing = (~seen).nonzero()[:, 0]
         some = _only(histories, missing)
-        some = some if self.last is None else _last(some, self.last)
+        some = some if self.last is None else latest(some, self.last)
         found = self.fold(self.state, some.offsets, some.items)
         stored = self.state["items"].new_zeros(len(users), found.shape[1])
         stored[seen] = self.state["users"][users[seen]]
@@ -62,7 +62,7 @@ def _only(histories: Histories, which: Tensor) -> Histories:
     return Histories(histories.items[at], offsets)
 
 
-def _last(histories: Histories, length: int) -> Histories:
+def latest(histories: Histories, length: int) -> Histories:
     """Returns each history's last `length` items."""
     row = rows_of(histories)
     ends = histories.offsets[1:][row]

@@ -7,6 +7,8 @@ from functools import partial
 
 from torch import Tensor
 
+from effrec_cli.evaluation.scorer import Histories
+from effrec_cli.methods.factors.scorer import latest
 from effrec_cli.methods.top_n.scorer import FoldIn
 from effrec_cli.models.factors.kinds import FOLDS
 from effrec_cli.models.pairs import PairModel
@@ -27,12 +29,27 @@ def folding_of(state: Mapping[str, Tensor], *, frozen: bool) -> Folding:
     return {name: tensor for name, tensor in state.items() if name not in left}
 
 
-def fold_in_by(kind: str, folding: Folding, model: PairModel) -> FoldIn:
-    """Returns what folds in by a factorisation of this kind, on the model's device."""
+def fold_in_by(kind: str, folding: Folding, model: PairModel, last: int | None = None) -> FoldIn:
+    """Returns what folds in by a factorisation of this kind, on the model's device.
+
+    Args:
+        kind: of factorisation.
+        folding: what it needs.
+        model: the network.
+        last: only so many last items of a history count; None for all.
+    """
     ids = model.items
     held = {"items": (ids.table / ids.scale).to(ids.table.dtype)} if "items" not in folding else {}
     moved = {name: tensor.to(ids.table.device) for name, tensor in folding.items()}
-    return partial(FOLDS[kind], {**held, **moved})
+    fold = partial(FOLDS[kind], {**held, **moved})
+    if last is None:
+        return fold
+
+    def of_the_end(offsets: Tensor, items: Tensor) -> Tensor:
+        histories = latest(Histories(items, offsets), last)
+        return fold(histories.offsets, histories.items)
+
+    return of_the_end
 
 
 def joined(network: Mapping[str, Tensor], folding: Folding) -> dict[str, Tensor]:

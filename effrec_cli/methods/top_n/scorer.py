@@ -50,7 +50,7 @@ class PairScorer:
 
     @torch.no_grad()
     def score(self, users: Tensor, histories: Histories) -> Tensor:
-        """Returns logits float32 [B, V]; users below 0 are folded in from their histories."""
+        """Returns logits float32 [B, V]; users below 0 are folded in from histories, or all are."""
         with torch.autocast(self.device.type, enabled=False):
             parts = self.model.user_parts(users, self._folded(users, histories))
             scores = users.new_empty((len(users), self.num_items), dtype=torch.float32)
@@ -72,8 +72,9 @@ class PairScorer:
         return tuple(torch.cat(parts)[None] for parts in zip(*made, strict=True))
 
     def _folded(self, users: Tensor, histories: Histories) -> Tensor | None:
-        """Returns vectors [B, d] where a user is not known, else None."""
-        if not bool((users < 0).any()):
+        """Returns vectors [B, d] where a user is not known, or all are to be made anew; else None."""
+        fold_all = self.model.users.fold_all
+        if not fold_all and not bool((users < 0).any()):
             return None
         if self._fold_in is None:
             return self.model.users.table.new_zeros(len(users), self.model.users.table.shape[1])
@@ -88,7 +89,7 @@ class VectorScorer(PairScorer):
 
     @torch.no_grad()
     def score(self, users: Tensor, histories: Histories) -> Tensor:
-        """Returns products float32 [B, V]; users below 0 are folded in from their histories."""
+        """Returns products float32 [B, V]; users below 0 are folded in from histories, or all are."""
         with torch.autocast(self.device.type, enabled=False):
             model = cast(TwoTower, self.model)
             vectors = model.user_vectors(users, self._folded(users, histories))
