@@ -1,14 +1,15 @@
 """Quality of method cadc by strategy and rate beside its baselines: whole runs, and records made of them.
 
     python benchmarks/cadc_quality.py train FOLDER [--steps N] [--seeds 1 2 3] [--rates 1 5 ...]
-        [--only TEXT ...] -- dataset=ml-latest-small dataset.path=FILES
+        [--only TEXT ...] [--network WORD ...] -- dataset=ml-latest-small
     python benchmarks/cadc_quality.py table FOLDER SUITE HOW
     python benchmarks/cadc_quality.py plot FOLDER SUITE TITLE
     python benchmarks/cadc_quality.py deciles FOLDER
 
 `train` runs each variant into FOLDER/NAME-SEED: with `--steps` all networks train so many steps, without they
 train until validation has not gained for long. It may be broken off (Ctrl-C) and called again with the same
-words: finished runs are left alone, begun ones go on. `table` writes `results/SUITE-DEVICE.json` of what is
+words: finished runs are left alone, begun ones go on. Words after `--` are every run's, those of `--network`
+networks' alone. `table` writes `results/SUITE-DEVICE.json` of what is
 finished, a cell for each rate; HOW says in words how long was trained, such as "5,000 steps". `plot` draws
 time against quality of what is finished to `docs/plots/SUITE.svg`, and wants matplotlib. `deciles` prints how
 good each variant is by the training rows of the user and of the item.
@@ -38,7 +39,21 @@ from effrec_cli.bench import records  # noqa: E402
 PLOTS = ROOT / "docs" / "plots"
 RATES = (1, 5, 10, 25, 50, 100)
 """Percent of the training rows that the network trains on."""
-STRATEGIES = ("rand", "init_frz", "init_upd", "residual")
+_REST, _FOLDED = "method.factorise=rest", "method.users=fold_in"
+STRATEGIES = {
+    "rand": ["method.embedding=rand"],
+    "init_frz": ["method.embedding=init_frz"],
+    "init_upd": ["method.embedding=init_upd"],
+    "residual": ["method.embedding=residual"],
+    "init_frz_rest": ["method.embedding=init_frz", _REST],
+    "residual_rest": ["method.embedding=residual", _REST],
+    "init_frz_rest_folded": ["method.embedding=init_frz", _REST, _FOLDED],
+    "residual_rest_folded": ["method.embedding=residual", _REST, _FOLDED],
+}
+"""What is made of the factors; `_rest` those of the rows that the network does not train on, `_folded` with
+users made of their histories."""
+FULL = ("rand", "init_frz")
+"""Strategies that are told on all rows whatever rates are."""
 ENDLESS = 1_000_000
 PATIENCE = 20
 """Validations without gain; networks from random vectors stay at popularity for long."""
@@ -52,18 +67,23 @@ def variants(rates: tuple[int, ...] = RATES) -> dict[str, list[str]]:
 
     Those that do not depend on the rate are of 100.
     """
-    found = {"pop@100": ["method=pop"], "mf@100": ["method=ials"]}
+    found = {
+        "pop@100": ["method=pop"],
+        "mf@100": ["method=ials"],
+        "mf_folded@100": ["method=ials", _FOLDED],
+    }
     for rate in sorted({*rates, 100}, reverse=True):
         share = f"{rate / 100:g}"
-        strategies = STRATEGIES if rate in rates else STRATEGIES[:2]
+        strategies = STRATEGIES if rate in rates else FULL
         if rate < 100:
             sampled = f"dataset.sample.rate={share}"
             found[f"mf@{rate}"] = ["method=ials", sampled]
             whole = ["method.sample.rate=1", "method.embedding=init_frz"]
             found[f"init_frz_of_sample@{rate}"] = ["method=cadc", sampled, *whole]
         for strategy in strategies:
-            words = ["method=cadc", f"method.sample.rate={share}", f"method.embedding={strategy}"]
-            found[f"{strategy}@{rate}"] = words
+            if rate < 100 or _REST not in STRATEGIES[strategy]:
+                words = ["method=cadc", f"method.sample.rate={share}", *STRATEGIES[strategy]]
+                found[f"{strategy}@{rate}"] = words
     return found
 
 
@@ -102,6 +122,7 @@ def _run(name: str, words: list[str], seed: int, options: argparse.Namespace) ->
         return 0
     # The user's words come last, so that they may change a variant's.
     asked = [*overrides_of(words, seed, options.steps, folder), *options.overrides]
+    asked += options.network if "method=cadc" in words else []
     print(f"{name}: effrec train {' '.join(asked)}", flush=True)
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     command = [sys.executable, "-m", "effrec_cli", "train", *asked]
@@ -204,6 +225,7 @@ def main(words: list[str]) -> int:
     of_train.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     of_train.add_argument("--rates", type=int, nargs="+", default=list(RATES), choices=RATES)
     of_train.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="variants named like one")
+    of_train.add_argument("--network", nargs="+", default=[], metavar="WORD", help="settings of networks")
     of_table.add_argument("how")
     of_plot.add_argument("title")
     at = words.index("--") if "--" in words else len(words)

@@ -38,10 +38,16 @@ def test_the_table_has_every_strategy_and_baseline_at_every_rate(quality):
     at_rates = {
         f"{who}@{rate}" for who in ("rand", "init_frz", "init_upd", "residual") for rate in quality.RATES
     }
+    of_rest = {
+        f"{who}@{rate}"
+        for who in ("init_frz_rest", "residual_rest", "init_frz_rest_folded", "residual_rest_folded")
+        for rate in quality.RATES
+        if rate < 100
+    }
     of_samples = {
         f"{who}@{rate}" for who in ("mf", "init_frz_of_sample") for rate in quality.RATES if rate < 100
     }
-    assert names == {"pop@100", "mf@100"} | at_rates | of_samples
+    assert names == {"pop@100", "mf@100", "mf_folded@100"} | at_rates | of_rest | of_samples
     fewer = set(quality.variants((5,)))
     assert {"rand@100", "init_frz@100", "mf@100", "mf@5", "residual@5"} < fewer, "full training stays beside"
     assert not {"residual@100", "rand@10"} & fewer
@@ -60,7 +66,10 @@ def test_every_variant_is_a_valid_run(quality, steps, tmp_path):
             assert (config.dataset.sample.rate, own.sample.rate, own.embedding) == (rate, 1, "init_frz")
         elif own.name == "cadc":
             assert (config.dataset.sample.rate, own.sample.rate) == (1, rate), "the factors are of all rows"
-            assert own.embedding == name.partition("@")[0]
+            strategy, _, how = name.partition("@")[0].partition("_rest")
+            assert own.embedding == strategy
+            assert (own.factorise == "rest") is ("_rest" in name)
+            assert (own.users == "fold_in") is (how == "_folded")
         else:
             assert (own.name, config.dataset.sample.rate) == ("pop" if "pop" in name else "ials", rate)
 
@@ -68,11 +77,27 @@ def test_every_variant_is_a_valid_run(quality, steps, tmp_path):
 def test_finished_runs_are_left_alone_and_seeds_go_in_turn(quality, asked, tmp_path):
     (tmp_path / "mf@100-1").mkdir()
     (tmp_path / "mf@100-1" / "result.json").write_text("{}")
-    words = ["train", str(tmp_path), "--seeds", "1", "2", "--only", "mf@100", "pop"]
+    words = [
+        "train",
+        str(tmp_path),
+        "--seeds",
+        "1",
+        "2",
+        "--only",
+        "mf@100",
+        "pop",
+        "--network",
+        "model.dim=8",
+    ]
     assert quality.main([*words, "--", "dataset=synthetic", "run.patience=5"]) == 0
     folders = [next(word for word in each if word.startswith("run.dir=")) for each in asked]
     assert [Path(each).name for each in folders] == ["pop@100-1", "pop@100-2", "mf@100-2"]
     assert asked[0][-2:] == ["dataset=synthetic", "run.patience=5"], "the user has the last word"
+    asked.clear()
+    assert (
+        quality.main(["train", str(tmp_path), "--only", "rand@1", *words[-2:], "--", "run.patience=5"]) == 0
+    )
+    assert {each[-1] for each in asked} == {"model.dim=8"}, "of networks; the others would refuse it"
 
 
 def test_a_run_that_fails_stops_no_other_and_is_told(quality, asked, tmp_path, capsys):
