@@ -110,10 +110,15 @@ def train(options: argparse.Namespace) -> int:
     wanted = {
         name: words
         for name, words in variants(tuple(options.rates)).items()
-        if not options.only or any(text in name for text in options.only)
+        if not options.only or any(_is_meant(name, text) for text in options.only)
     }
     jobs = product(options.seeds, wanted.items())
     return sum(_run(f"{name}-{seed}", words, seed, options) != 0 for seed, (name, words) in jobs)
+
+
+def _is_meant(name: str, text: str) -> bool:
+    """Returns whether a text names a variant, or with a rate exactly this one."""
+    return name == text if "@" in text else text in name
 
 
 def _run(name: str, words: list[str], seed: int, options: argparse.Namespace) -> int:
@@ -224,7 +229,9 @@ def main(words: list[str]) -> int:
     of_train.add_argument("--steps", type=int, help="of each network; without, to convergence")
     of_train.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     of_train.add_argument("--rates", type=int, nargs="+", default=list(RATES), choices=RATES)
-    of_train.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="variants named like one")
+    of_train.add_argument(
+        "--only", nargs="+", default=[], metavar="TEXT", help="NAME@RATE, or a part of names"
+    )
     of_train.add_argument("--network", nargs="+", default=[], metavar="WORD", help="settings of networks")
     of_table.add_argument("how")
     of_plot.add_argument("title")
