@@ -266,13 +266,15 @@ class Engine(Primitives):
         return "max_minutes" if self._late else ""
 
     def _validation_due(self) -> bool:
-        """Returns whether these weights have still to be validated: every few epochs, and at the end."""
+        """Returns whether these weights have still to be validated.
+
+        They are every few epochs, at the end, and before the first step where the method starts trained.
+        """
         if self.validated_step == self.steps:
             return False
         epochs, into = divmod(self.steps, self.steps_per_epoch)
-        return bool(self.stopped) or (
-            into == 0 and epochs > 0 and epochs % self.config.run.validate_every == 0
-        )
+        regular = into == 0 and epochs % self.config.run.validate_every == 0
+        return bool(self.stopped) or (regular and (epochs > 0 or self.method.starts_trained))
 
     def _validate_and_save(self) -> None:
         if self.totals.steps:
@@ -333,7 +335,9 @@ class Engine(Primitives):
         self._started = self._saved_at = time.monotonic()
         samples_per_step = self.batches.num_samples / self.steps_per_epoch
         between = self.steps_per_epoch * self.config.run.validate_every
-        self.progress.start(self.steps, self.total_steps, samples_per_step, between)
+        self.progress.start(
+            self.steps, self.total_steps, samples_per_step, between, due=self._validation_due()
+        )
         pace, device = self.progress.pace, env.device_words(self.world.device, self.world.size)
         cycle = self.method.cycle_steps
         self._outlook = Outlook(self.config, self.steps_per_epoch, device, pace, cycle)
@@ -359,8 +363,11 @@ class Engine(Primitives):
         )
 
     def _epoch_number(self, step: int | None = None) -> int:
-        """Returns the epoch that the last step, or step number `step`, belongs to; both count from 1."""
-        return max(0, (self.steps if step is None else step) - 1) // self.steps_per_epoch + 1
+        """Returns the epoch that the last step, or step number `step`, belongs to; both count from 1.
+
+        Before the first step it is 0.
+        """
+        return -(-(self.steps if step is None else step) // self.steps_per_epoch)
 
     def _log(self) -> None:
         """Records the mean loss since the last time; here the host waits for the device."""

@@ -47,6 +47,8 @@ class Result:
         by_frequency: of the test part by deciles of training rows, `users` and `items`, where a catalogue
             was ranked.
         choices: settings that were left to the method, each with what it chose and why.
+        best_step: the step whose weights were kept, by validation; 0 are those that training began with,
+            None without a loop.
         schema_version: of the file's layout.
     """
 
@@ -66,6 +68,7 @@ class Result:
     ceiling: dict[str, float] | None = None
     by_frequency: dict[str, list[dict[str, Any]]] | None = None
     choices: dict[str, str] = field(default_factory=dict)
+    best_step: int | None = None
     schema_version: int = SCHEMA_VERSION
 
 
@@ -79,7 +82,7 @@ def write(path: Path, result: Result) -> None:
     """
     target = _file_of(path)
     record = _finite(asdict(result))
-    left_out: dict[str, Any] = {"ceiling": None, "by_frequency": None, "choices": {}}
+    left_out: dict[str, Any] = {"ceiling": None, "by_frequency": None, "choices": {}, "best_step": None}
     record = {
         name: value for name, value in record.items() if name not in left_out or value != left_out[name]
     }

@@ -151,7 +151,8 @@ def _leave_results(
     )
     if world.is_main:
         described = _described(config, data, method, world)
-        result.write(folder.path, result.Result(metrics=metrics, cost=cost, **described))
+        kept_step = engine.selection.step
+        result.write(folder.path, result.Result(metrics=metrics, cost=cost, best_step=kept_step, **described))
 
 
 def _fit(method: Method, engine: Engine, tell: Say) -> dict[str, float]:

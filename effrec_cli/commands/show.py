@@ -14,7 +14,7 @@ from effrec_cli.report.deciles import deciles_table
 from effrec_cli.report.figures import memory
 from effrec_cli.report.layout import Column, Table, print_table, say
 from effrec_cli.report.runs import Run, open_run
-from effrec_cli.report.tables import cost_table, metrics_table
+from effrec_cli.report.tables import cost_table, kept_words, metrics_table
 from effrec_cli.runfolder import DONE, RUNNING
 
 
@@ -101,6 +101,8 @@ def _print_result(found: result.Result) -> None:
     say(f"\nprotocol  {protocol_words(found.protocol)}")
     say(f"dataset   {found.dataset.get('name')} {found.dataset.get('hash')}")
     say(f"code      {found.commit}, kernel {found.kernel}")
+    if kept_words(found):
+        say(f"weights   {kept_words(found)}")
     for setting, choice in found.choices.items():
         say(f"chosen    {setting}: {choice}")
 

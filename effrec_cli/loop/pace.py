@@ -21,16 +21,20 @@ class Pace:
         done: the last step known to be done.
         total: steps there will be at most.
         validations_due: how many validations there will be at most, from where it began.
+        validated: whether a validation has come after steps that were measured.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.start(0, 0)
 
-    def start(self, done: int, total: int, between: int = 0) -> None:
-        """Begins at step `done` of `total`, with `between` steps between validations (0: there are none)."""
-        self.done, self.total = done, total
-        self.validations_due = math.ceil(total / between) - done // between if between else 0
+    def start(self, done: int, total: int, between: int = 0, *, due: bool = False) -> None:
+        """Begins at step `done` of `total`, with `between` steps between validations (0: there are none).
+
+        With `due` step `done` is itself still to be validated.
+        """
+        self.done, self.total, self.validated = done, total, False
+        self.validations_due = math.ceil(total / between) - done // between + due if between else 0
         self._validations, self._aside_s = 0, 0.0
         self._first: tuple[int, float] | None = None
         self._training_s = 0.0
@@ -51,6 +55,7 @@ class Pace:
         finally:
             self._aside_s += self._clock() - since
             self._validations += 1
+            self.validated = self.validated or self.measured[0] > 0
 
     @property
     def measured(self) -> tuple[int, float]:

@@ -145,6 +145,15 @@ class Method:
         engine.loop()
 
     @property
+    def starts_trained(self) -> bool:
+        """Whether the network is a good one before its first step, such as one that begins as another model.
+
+        It is validated then, so that a run whose training helps nothing ends with the weights it began with.
+        Every rank must say the same.
+        """
+        return False
+
+    @property
     def same_size_for_any_data(self) -> bool:
         """Whether the model's parameters can be counted before there are data."""
         return False

@@ -64,6 +64,11 @@ class CADC(FactorStart):
         """The method's settings."""
         return cast(CADCConfig, self.config.method)
 
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the network begins as the factorisation, which it does with `embedding=residual`."""
+        return self.own.embedding == "residual"
+
     def prepare(self, data: RecData) -> RecData:
         """Returns the rows to train on; the factors are fitted on all rows of `data` before."""
         if self.config.optimizer.sparse_rows is None:

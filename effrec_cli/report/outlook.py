@@ -58,7 +58,7 @@ class Outlook:
 
     def _enough(self) -> bool:
         steps, seconds = self.pace.measured
-        if self.pace.validation_s is not None:
+        if self.pace.validated:
             return True
         return steps >= self.cycle and (seconds >= _LONG_S or (steps >= _STEPS and seconds >= _SECONDS))
 

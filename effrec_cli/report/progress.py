@@ -50,7 +50,9 @@ class Progress:
         self._samples_per_step = 0.0
         self._shown = 0.0
 
-    def start(self, done: int, total: int, samples_per_step: float, between: int = 0) -> None:
+    def start(
+        self, done: int, total: int, samples_per_step: float, between: int = 0, *, due: bool = False
+    ) -> None:
         """Begins.
 
         Args:
@@ -58,10 +60,11 @@ class Progress:
             total: steps there will be at most.
             samples_per_step: on average.
             between: steps between two validations; 0 says nothing of validations.
+            due: whether there is a validation before the first step.
         """
         self._done = done
         self.total, self._samples_per_step = total, samples_per_step
-        self.pace.start(done, total, between)
+        self.pace.start(done, total, between, due=due)
         self._shown = self._clock()
         if self._live:
             self._bar = Bar(
@@ -119,7 +122,7 @@ class Progress:
 
     def _text(self) -> str:
         """Returns all there is to say in one line."""
-        pieces = [f"epoch {self._epoch}", f"step {self._done}/{self.total}"]
+        pieces = [f"epoch {self._epoch if self._done else 0}", f"step {self._done}/{self.total}"]
         if self.pace.step_s is not None:
             pieces.append(f"{self._samples_per_step / self.pace.step_s:,.0f} samples/s")
         if self._loss is not None:

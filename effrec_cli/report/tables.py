@@ -18,7 +18,18 @@ def print_result(result: Result, folder: Path) -> None:
     print_table(metrics_table(result))
     say("")
     print_table(cost_table(result))
+    if result.best_step == 0:
+        say(f"\nweights {kept_words(result)}")
     say("\n" + "\n".join(next_commands(result, folder)))
+
+
+def kept_words(result: Result) -> str:
+    """Returns which weights a run has kept, such as `of step 120, by validation`; empty without a loop."""
+    if result.best_step is None:
+        return ""
+    if result.best_step == 0:
+        return "of step 0, before training: no validation after it was better"
+    return f"of step {result.best_step:,}, by validation"
 
 
 def metrics_table(result: Result, part: str = "test") -> Table:
