@@ -37,7 +37,8 @@ _MIB = 1 << 20
 class Given(CADC):
     """Method cadc with vectors that are drawn in the place of a factorisation's: a step costs the same."""
 
-    def _fitted(self, data: RecData) -> Kept:
+    def factorised(self, settings: FactorsConfig, data: RecData) -> Kept:
+        """Returns vectors that are drawn."""
         draw, dim = torch.Generator().manual_seed(0), self.own.factors.dim
         users, items = (torch.randn(rows, dim, generator=draw) for rows in (data.num_users, data.num_items))
         return Kept(users, items, 0.0, "drawn", True, "ials", {"users": users, "items": items}, {})

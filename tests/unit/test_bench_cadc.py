@@ -112,6 +112,7 @@ def test_steps_train_the_tables_or_leave_them(model):
     before, trained = {}, {}
     for peer in cadc_steps.STRATEGIES:
         work = cadc_steps.make_work(STEPS[model].parameters, peer, CPU)
+        assert work.method.cache_id is None, "nothing is fitted for a step's sake"
         tables = [each.table for each in (work.model.users, work.model.items)]
         before[peer] = [each.clone() for each in tables]
         others = {name: each.detach().clone() for name, each in work.model.named_parameters()}
