@@ -54,6 +54,8 @@ STRATEGIES = {
 users made of their histories."""
 FULL = ("rand", "init_frz")
 """Strategies that are told on all rows whatever rates are."""
+TOLD = ("ndcg@10", "ndcg@20", "recall@20", "hr@10")
+"""Metrics of the table."""
 ENDLESS = 1_000_000
 PATIENCE = 20
 """Validations without gain; networks from random vectors stay at popularity for long."""
@@ -168,11 +170,11 @@ def records_of(suite: str, how: str, folder: Path) -> list[records.Record]:
 
 def run_of(folder: Path) -> dict[str, Any]:
     """Returns what a finished run says, and its seconds in all, factorising counted whichever run did it."""
-    made = quality.run_of(folder)
-    cost = json.loads((folder / "result.json").read_text())["cost"]
+    result = json.loads((folder / "result.json").read_text())
+    test, cost = result["metrics"]["test"], result["cost"]
     parts = (cost.get(f"seconds_{what}") or 0.0 for what in ("cache", "sample", "total"))
-    made["scores"]["in all"] = sum(parts)
-    return made
+    scores = {name: test[name] for name in TOLD if name in test}
+    return {"seed": result["seed"], "commit": result["commit"], "scores": {**scores, "in all": sum(parts)}}
 
 
 def table(options: argparse.Namespace) -> int:

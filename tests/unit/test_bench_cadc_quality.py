@@ -137,7 +137,7 @@ def test_records_have_a_cell_for_each_rate(quality, tmp_path):
         ("100 %, at convergence", "pop", 0.05),
         ("100 %, at convergence", "rand", 0.2),
     ]
-    assert ["epoch" in each["figures"] for each in made] == [True, True, False, True]
+    assert all("epoch" not in each["figures"] for each in made), "epochs of a rate are no epochs of another"
     assert {each["suite"] for each in made} == {"quality-cadc-toy"}
     assert all(len(each["runs"]) == 2 for each in made)
     assert made[0]["figures"]["in all"] == {
