@@ -36,7 +36,7 @@ _LESS = {
     "best": _SMALLER_MODEL,
     "validation": "evaluation.block_rows=16 bounds it, or half of what it is set to",
     "data": "a larger dataset.filter.min_user_count keeps fewer rows",
-    "factorising": "half of method.factors.dim halves its vectors; or method.embedding=rand does without",
+    "factorising": "half of method.factors.dim halves its vectors",
 }
 _LESS_FITTED = "a larger dataset.filter.min_item_count: half of the items take a quarter; or method=pop"
 

@@ -6,6 +6,7 @@ a split is a range of positions into it, so a split copies nothing and memory-ma
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -169,8 +170,8 @@ class RecData:
     def train_counts(self) -> Int64:
         """Returns how often each item occurs in the training part, int64 [num_items]."""
         counts = np.zeros(self.num_items, dtype=np.int64)
-        for start, end in _long_runs(self.train_start, self.train_end):
-            counts += np.bincount(self.sequences.items[start:end], minlength=self.num_items)
+        for some in _some_positions(self.train_start, self.train_end):
+            counts += np.bincount(self.sequences.items[some], minlength=self.num_items)
         return counts
 
 
@@ -192,17 +193,18 @@ def refuse_sample(data: RecData, rows: str) -> None:
         )
 
 
-def _long_runs(starts: Int64, ends: Int64, rows: int = 1 << 22) -> list[tuple[int, int]]:
-    """Returns position ranges that together cover exactly the training part, merged where they touch."""
+def _some_positions(starts: Int64, ends: Int64, rows: int = 1 << 22) -> Iterator[Int64 | slice]:
+    """Yields the positions of the training part, about `rows` at a time, as slices where they touch."""
     keep = ends > starts
-    starts, ends = starts[keep], ends[keep]
-    if not len(starts):
-        return []
-    breaks = np.flatnonzero(starts[1:] != ends[:-1]) + 1
-    first = np.concatenate([[0], breaks])
-    last = np.concatenate([breaks - 1, [len(starts) - 1]])
-    return [
-        (at, min(at + rows, int(ends[stop])))
-        for begin, stop in zip(first, last, strict=True)
-        for at in range(int(starts[begin]), int(ends[stop]), rows)
-    ]
+    starts, ends = np.asarray(starts[keep]), np.asarray(ends[keep])
+    before = np.concatenate([[0], np.cumsum(ends - starts)])
+    first = 0
+    while first < len(starts):
+        last = max(first + 1, int(np.searchsorted(before, before[first] + rows, side="right")) - 1)
+        some, until = starts[first:last], ends[first:last]
+        if np.array_equal(some[1:], until[:-1]):
+            yield slice(int(some[0]), int(until[-1]))
+        else:
+            shift = some - before[first:last]
+            yield np.arange(before[first], before[last]) + np.repeat(shift, until - some)
+        first = last

@@ -15,7 +15,7 @@ from effrec_cli.data.attributes import attributes_of
 from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.known_pairs import KnownPairs
 from effrec_cli.data.pairs import PairBatches
-from effrec_cli.data.sampling.sample import sample
+from effrec_cli.data.sampling.sample import sample, sample_and_rest
 from effrec_cli.data.types import RecData
 from effrec_cli.distributed import World
 from effrec_cli.evaluation.scorer import Scorer
@@ -73,21 +73,14 @@ class CADC(FactorStart):
         """Returns the rows to train on; the factors are fitted on all rows of `data` before."""
         if self.config.optimizer.sparse_rows is None:
             self.config.optimizer.sparse_rows = False
+        kept, factorised = self._parts(data)
         if self.own.embedding != "rand" and not self.rehearses:
-            self._factors = self.factorised(self.own.factors, self._to_factorise(data))
+            self._factors = self.factorised(self.own.factors, factorised)
             frozen = self.own.embedding in FROZEN
             self._folding = folding_of(self._factors.state, frozen=frozen)
-        sampled = super().prepare(self._sampled(data))
+        sampled = super().prepare(kept)
         self.own.batch_size = self._batches(sampled).batch_size
         return sampled
-
-    def _to_factorise(self, data: RecData) -> RecData:
-        """Returns the rows whose factorisation the network starts from.
-
-        Vectors that were fitted on a row foretell it better than any other: a network that trains on the
-        same rows learns to trust them more than they deserve, and to look away from attributes.
-        """
-        return sample(data, self.own.sample, inverse=True) if self.own.factorise == "rest" else data
 
     def bytes_before(self, data: RecData) -> int:
         """Returns what fitting the factorisation takes; 0 without one."""
@@ -95,13 +88,21 @@ class CADC(FactorStart):
             return 0
         return fitting_bytes(self.own.factors, Size.of(data), self.world.device)
 
-    def _sampled(self, data: RecData) -> RecData:
-        """Returns the rows that the network trains on; what is prepared on the disk is still the whole."""
+    def _parts(self, data: RecData) -> tuple[RecData, RecData]:
+        """Returns the rows that the network trains on, and those whose factors it starts from.
+
+        Vectors that were fitted on a row foretell it better than any other: a network that trains on the
+        same rows learns to trust them more than they deserve, and to look away from attributes. What is
+        prepared on the disk is still the whole.
+        """
         if not is_sampled(self.own.sample):
-            return data
+            return data, data
         with self.stages.of("sample"):
-            kept = sample(data, self.own.sample)
-        return replace(kept, content_hash=data.content_hash, folder=data.folder)
+            if self.own.factorise == "rest":
+                kept, factorised = sample_and_rest(data, self.own.sample)
+            else:
+                kept, factorised = sample(data, self.own.sample), data
+        return replace(kept, content_hash=data.content_hash, folder=data.folder), factorised
 
     def build(self, data: RecData) -> nn.Module:
         """Returns the network on the CPU, drawn from the run's seed.

@@ -15,7 +15,9 @@ from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.data.next_item import NextItemBatches, batch_size_for
 from effrec_cli.data.types import RecData
 from effrec_cli.evaluation.history_scorer import SequenceScorer
+from effrec_cli.methods.factors.footprint import fitting_bytes
 from effrec_cli.methods.factors.start import FactorStart, Origin
+from effrec_cli.methods.factors.tuned import Size
 from effrec_cli.methods.next_item import row_sparse
 from effrec_cli.methods.next_item.cheaper import cheaper_loss
 from effrec_cli.methods.next_item.choice import Choice
@@ -180,6 +182,15 @@ class CCE(FactorStart):
         kept = self.factorised(fitting(self.config.method.factors, self._items.shape[1]), whole)
         start_from(self._items, kept.items, torch.from_numpy(whole.train_counts().nonzero()[0]))
         self._say(f"The item table starts from factors {self.choices()['method.factors']}.")
+
+    def bytes_before(self, data: RecData) -> int:
+        """Returns what fitting the factorisation takes, beside the model, which is there already."""
+        if self.config.method.init_items != "factors":
+            return 0
+        width = self.config.model.dim or width_for(data.num_items)
+        settings = fitting(self.config.method.factors, width)
+        model = 4 * data.num_items * width  # the table; the rest of the model is small beside it
+        return model + fitting_bytes(settings, Size.of(data.unsampled()), self.world.device)
 
     def choices(self) -> dict[str, str]:
         """Returns what was left open and became what, and why; `model.packed` once it trains."""

@@ -25,7 +25,7 @@ class IdEmbedding(nn.Module):
         drawn: whether it comes from no factors.
 
     Attributes:
-        fold_all: whether vectors that are folded in stand for all rows, and not for those below 0 alone.
+        fold_all: whether vectors that are folded in stand for all rows, and not for missing ones alone.
     """
 
     table: Tensor
@@ -65,18 +65,31 @@ class IdEmbedding(nn.Module):
 
         Args:
             rows: int64 [...]; below 0 only with `folded`.
-            folded: float [..., d], what stands for rows below 0 (or for all: `fold_all`), in the factors' own
-                scale; None where there are none. A second table has zeros for rows below 0.
+            folded: float [..., d], what stands for the rows that are `missing`, in the factors' own scale;
+                None reads the table. A second table has zeros for rows below 0.
         """
         if folded is None:
             parts = [F.embedding(rows, table) for table in self._tables()]
             return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
         known, unknown = rows.clamp(min=0), (rows < 0)[..., None]
         given = (folded * self.scale).to(self.table.dtype)
-        first = given if self.fold_all else torch.where(unknown, given, F.embedding(known, self.table))
+        first = torch.where(self.missing(rows)[..., None], given, F.embedding(known, self.table))
         if self.own is None:
             return first
         return torch.cat([first, F.embedding(known, self.own).masked_fill(unknown, 0)], -1)
+
+    def missing(self, rows: Tensor) -> Tensor:
+        """Returns which rows have no vector of their own, bool like `rows`: those that are folded in.
+
+        Below 0 they stand for nobody that the table knows; a vector of zeros is of a row without a training
+        row in the factorisation (a kind that keeps biases has ones in it, and no zeros).
+        """
+        if self.fold_all:
+            return torch.ones_like(rows, dtype=torch.bool)
+        if self.drawn:
+            return rows < 0
+        own = F.embedding(rows.clamp(min=0), self.table.detach())
+        return (rows < 0) | ~(own != 0).any(-1)
 
     def twin(self) -> IdEmbedding:
         """Returns another like it for a second network: itself where it is frozen, else one of its own.

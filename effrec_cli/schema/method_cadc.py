@@ -129,6 +129,9 @@ def _of_other_tasks(own: CADCConfig, task: str | None) -> Iterator[Problem]:
             f"The network trains on all {'clicks' if task == 'ctr' else 'rows'}: none is left to factorise."
         )
         yield Problem("method.factorise", what, fix="method.sample.rate=0.5, or method.factorise=all")
+    if own.factorise == "rest" and own.sample.mode == "user":
+        what = "A sample of mode=user keeps all rows of its users, so that the rest knows none of them."
+        yield Problem("method.factorise", what, fix="method.sample.mode=uniform, or method.factorise=all")
     if (own.negative_rate, own.negative_correction) == (1, "weights"):
         what = "It would do nothing: no row labelled 0 is left out."
         yield Problem("method.negative_correction", what, fix="method.negative_rate=0.1, or leave it out")

@@ -1,19 +1,22 @@
 """Method cadc with factors of the rows that it does not train on, and with users made of their histories."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from cadc_helpers import held_out, method_on, stepped, with_side
 
 from effrec_cli import compose
-from effrec_cli.data.sampling.sample import sample
-from effrec_cli.errors import ConfigError
+from effrec_cli.data.sampling.sample import sample_and_rest
+from effrec_cli.errors import ConfigError, OutOfMemoryError
 from effrec_cli.evaluation.blocks import flat_ranges, make_block
 from effrec_cli.evaluation.scorer import Histories
+from effrec_cli.methods.cadc import CADC
 from effrec_cli.methods.factors import start
 from effrec_cli.schema.sample import SampleConfig
 
-MODES = ("uniform", "exact", "per_user", "propensity")
+MODES = ("uniform", "exact", "per_user", "per_item", "temporal", "head", "propensity")
 FOLDED = "method.users=fold_in"
 
 
@@ -32,9 +35,7 @@ def histories_of(data):
 @pytest.mark.parametrize("mode", MODES)
 def test_what_a_sample_leaves_is_all_that_it_does_not_keep(mode):
     data = held_out()
-    kept, left = (
-        sample(data, SampleConfig(rate=0.3, mode=mode), inverse=inverse) for inverse in (False, True)
-    )
+    kept, left = sample_and_rest(data, SampleConfig(rate=0.3, mode=mode))
     assert pairs_of(kept)
     assert sorted(pairs_of(kept) + pairs_of(left)) == pairs_of(data)
     assert left.train_weights is None
@@ -120,6 +121,11 @@ def test_residual_towers_over_the_rest_start_at_what_folding_in_ranks(tmp_path):
     ("words", "where", "fix"),
     [
         (["method.factorise=rest", "method.sample.rate=1"], "method.factorise", "method.sample.rate=0.5"),
+        (
+            ["method.factorise=rest", "method.sample.mode=user"],
+            "method.factorise",
+            "method.sample.mode=uniform",
+        ),
         (["method.factorise=rest", "method.embedding=rand"], "method.factorise", "method.embedding="),
         (["method.users=fold_in", "method.embedding=init_upd"], "method.users", "method.embedding=init_frz"),
         (["method.users=fold_in", "method.embedding=rand"], "method.users", "method.embedding=init_frz"),
@@ -132,3 +138,75 @@ def test_what_would_do_nothing_is_refused(words, where, fix):
         compose.compose(["method=cadc", *words])
     assert refusal.value.where == where
     assert fix in (refusal.value.fix or "")
+
+
+def test_users_whose_vector_is_zero_are_folded_in_and_keep_their_attributes(tmp_path):
+    """As of `split.kind=global_time`: users to judge by who have no training row."""
+    whole = with_side()
+    nobody = np.isin(np.arange(40), [3, 11])
+    data = replace(whole, train_end=np.where(nobody, whole.train_start, whole.train_end))
+    method, batches = method_on(data, tmp_path, "method.embedding=residual")
+    users, histories = histories_of(method.data)
+    factors = method._factors
+    assert not factors.users[nobody].any()
+    folded = factors.fold_in(histories.offsets, histories.items)
+    own = torch.where(torch.from_numpy(nobody)[:, None], folded, factors.users) @ factors.items.T
+    assert torch.equal(method.scorer().score(users, histories).topk(10).indices, own.topk(10).indices)
+    stepped(method, batches, 5)
+    unknown = method.scorer().score(torch.full_like(users, -1), histories)
+    assert not torch.allclose(method.scorer().score(users, histories)[3], unknown[3], rtol=1e-3)
+
+
+def test_folding_in_by_bpr_goes_by_the_user_alone(tmp_path):
+    method, _ = method_on(held_out(), tmp_path, FOLDED, "method.factors.kind=bpr")
+    items, offsets = torch.tensor([4, 9, 2, 7, 1]), torch.tensor([0, 3, 5])
+    together = method._factors.fold_in(offsets, items)
+    alone = method._factors.fold_in(torch.tensor([0, 2]), items[3:])
+    torch.testing.assert_close(together[1:], alone)
+
+
+def test_a_reopened_run_makes_users_of_their_histories_still(tmp_path):
+    method, batches = method_on(held_out(), tmp_path, FOLDED)
+    stepped(method, batches, 2)
+    opened = CADC(method.config)
+    opened.rehearses = True
+    opened.data = opened.prepare(held_out())
+    opened.model = opened.build(opened.data)
+    opened.load_state_dict(method.state_dict())
+    users, histories = histories_of(method.data)
+    torch.testing.assert_close(
+        opened.scorer().score(users, histories), method.scorer().score(users, histories)
+    )
+
+
+def test_the_factorisation_is_fitted_as_the_run_is_seeded_and_judged(tmp_path, monkeypatch):
+    asked = []
+    fitted = start.kept_factors
+
+    def watched(*given, **more):
+        asked.append(more)
+        return fitted(*given, **more)
+
+    monkeypatch.setattr(start, "kept_factors", watched)
+    words = ["evaluation.monitor=hr@5", "evaluation.seen=keep"]
+    method_on(held_out(), tmp_path, *words, seed=7)
+    assert (asked[0]["seed"], asked[0]["monitor"]) == (7, "hr@5")
+    assert asked[0]["evaluation"].seen == "keep"
+
+
+def test_a_sample_that_leaves_nothing_to_factorise_says_so(tmp_path):
+    words = ["method.factorise=rest", "method.sample.mode=exact", "method.sample.rate=0.999"]
+    with pytest.raises(ConfigError, match="none is left to factorise") as refusal:
+        method_on(held_out(num_users=4), tmp_path, *words)
+    assert "method.sample.rate" in refusal.value.where
+
+
+def test_running_out_of_memory_while_factorising_names_what_helps(tmp_path, monkeypatch):
+    def too_much(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(start, "kept_factors", too_much)
+    with pytest.raises(OutOfMemoryError, match="while factorising") as refusal:
+        method_on(held_out(), tmp_path, "method.factors.chunk_mib=8")
+    assert "method.factors.chunk_mib=4 " in refusal.value.fix
+    assert "method.factors.dim=4 " in refusal.value.fix

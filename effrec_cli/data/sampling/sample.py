@@ -14,6 +14,7 @@ from effrec_cli.data.sampling.modes import decide
 from effrec_cli.data.sampling.rows import BLOCK_ROWS, Rows
 from effrec_cli.data.types import Int64, RecData, Sequences
 from effrec_cli.errors import ConfigError
+from effrec_cli.evaluation.blocks import flat_ranges
 from effrec_cli.schema.sample import SampleConfig, sample_settings
 
 
@@ -46,7 +47,7 @@ def sampled_hash(parent: str, config: SampleConfig, *, inverse: bool = False) ->
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
 
 
-def keep(data: RecData, config: SampleConfig, block_rows: int = BLOCK_ROWS, *, inverse: bool = False) -> Kept:
+def keep(data: RecData, config: SampleConfig, block_rows: int = BLOCK_ROWS) -> Kept:
     """Returns which training rows of a dataset a sample keeps.
 
     Memory: a byte for each training row, eight for each kept one, user and item, and a block; `forgetting`
@@ -56,7 +57,6 @@ def keep(data: RecData, config: SampleConfig, block_rows: int = BLOCK_ROWS, *, i
         data: the dataset.
         config: the sample's settings.
         block_rows: training rows that are looked at at a time.
-        inverse: return the rows that the sample does not keep, all of one weight.
 
     Raises:
         ConfigError: the dataset is a sample already, or the mode cannot keep so few.
@@ -71,12 +71,12 @@ def keep(data: RecData, config: SampleConfig, block_rows: int = BLOCK_ROWS, *, i
     decision = decide(rows, config)
     found, sizes = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for block in rows:
-        kept = decision.keep[block.rows] ^ inverse
+        kept = decision.keep[block.rows]
         found.append(block.positions[kept])
         sizes.append(block.of_users(kept))
     positions, of_users = np.concatenate(found), np.concatenate(sizes)
     end = data.num_interactions + np.cumsum(of_users)
-    by_item = None if inverse else decision.item_weights
+    by_item = decision.item_weights
     weights = None if by_item is None else by_item[data.sequences.items[positions]].astype(np.float32)
     told = _told(data, config, positions, of_users, weights)
     return Kept(positions, end - of_users, end, weights, told)
@@ -103,7 +103,20 @@ def _told(
     }
 
 
-def sample(data: RecData, config: SampleConfig, *, inverse: bool = False) -> RecData:
+def left_by(data: RecData, kept: Kept) -> Kept:
+    """Returns the training rows that a sample does not keep, all of one weight.
+
+    Memory: seventeen bytes for each training row.
+    """
+    positions, users = flat_ranges(np.asarray(data.train_start), np.asarray(data.train_end))
+    mask = np.ones(len(positions), dtype=bool)
+    mask[np.searchsorted(positions, kept.positions)] = False
+    of_users = np.bincount(users[mask], minlength=data.num_users)
+    end = data.num_interactions + np.cumsum(of_users)
+    return replace(kept, positions=positions[mask], train_start=end - of_users, train_end=end, weights=None)
+
+
+def sample(data: RecData, config: SampleConfig) -> RecData:
     """Returns the dataset with the training rows that a sample keeps, in memory.
 
     Histories, cases and ids are those of `data`; `unsampled()` gives its training rows back.
@@ -111,19 +124,41 @@ def sample(data: RecData, config: SampleConfig, *, inverse: bool = False) -> Rec
     Args:
         data: the dataset.
         config: the sample's settings.
-        inverse: return it with the rows that the sample does not keep.
 
     Raises:
         ConfigError: the dataset is a sample already, or the mode cannot keep so few.
     """
-    kept, held = keep(data, config, inverse=inverse), data.sequences
+    return _trained_on(data, keep(data, config), sampled_hash(data.content_hash, config))
+
+
+def sample_and_rest(data: RecData, config: SampleConfig) -> tuple[RecData, RecData]:
+    """Returns what `sample` does, and the dataset with the rows that this sample does not keep.
+
+    Raises:
+        ConfigError: as of `sample`, or the sample leaves no row.
+    """
+    kept = keep(data, config)
+    left = left_by(data, kept)
+    if not len(left.positions):
+        raise ConfigError(
+            "The sample keeps every training row: none is left to factorise.",
+            where=f"method.sample.rate={config.rate:g}",
+            fix="method.sample.rate=0.5, or method.factorise=all",
+        )
+    digest, rest = (sampled_hash(data.content_hash, config, inverse=inverse) for inverse in (False, True))
+    return _trained_on(data, kept, digest), _trained_on(data, left, rest)
+
+
+def _trained_on(data: RecData, kept: Kept, digest: str) -> RecData:
+    """Returns the dataset with some of its training rows, which stand behind all rows."""
+    held = data.sequences
 
     def extended(column: NDArray[Any] | None) -> Any:
         return None if column is None else np.concatenate([column, column[kept.positions]])
 
     return replace(
         data,
-        content_hash=sampled_hash(data.content_hash, config, inverse=inverse),
+        content_hash=digest,
         sequences=Sequences(held.offsets, *map(extended, (held.items, held.times, held.ratings))),
         train_start=kept.train_start,
         train_end=kept.train_end,

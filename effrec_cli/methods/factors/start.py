@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effrec_cli.data.types import RecData
+from effrec_cli.loop.outofmemory import running_out
 from effrec_cli.methods.base import Method
 from effrec_cli.methods.factors.kept import Kept, kept_factors
 from effrec_cli.schema.factors import FactorsConfig
 from effrec_cli.schema.protocols import monitor_of
+
+
+def relief_of(settings: FactorsConfig) -> list[str]:
+    """Returns settings that lower the memory of fitting, and what each does."""
+    chunk = settings.chunk_mib
+    smaller = [] if chunk == 1 else [f"method.factors.chunk_mib={1 if chunk is None else chunk / 2:g}"]
+    return [
+        *(f"{each} solves fewer rows at a time and changes nothing else" for each in smaller),
+        f"method.factors.dim={max(1, settings.dim // 2)} halves the vectors, which changes the result",
+    ]
 
 
 @dataclass(frozen=True)
@@ -55,18 +66,20 @@ class FactorStart(Method):
 
         Raises:
             DataError: there are no training rows, or no ratings where they are needed.
+            OutOfMemoryError: they do not fit, with the settings that help.
         """
-        kept = kept_factors(
-            settings,
-            data,
-            Path(self.config.data_root),
-            self.world.device,
-            self._say,
-            seed=self.config.seed,
-            evaluation=self.config.evaluation,
-            monitor=monitor_of(self.config),
-            stages=self.stages,
-        )
+        with running_out("factorising", self.world.device, "; or ".join(relief_of(settings))):
+            kept = kept_factors(
+                settings,
+                data,
+                Path(self.config.data_root),
+                self.world.device,
+                self._say,
+                seed=self.config.seed,
+                evaluation=self.config.evaluation,
+                monitor=monitor_of(self.config),
+                stages=self.stages,
+            )
         self.stages.none("factorise")
         self.origin = Origin.of(kept)
         return kept

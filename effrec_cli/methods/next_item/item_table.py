@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from effrec_cli.errors import ConfigError
+from effrec_cli.errors import ConfigError, NonFiniteError
 
 
 def start_from(table: Tensor, vectors: Tensor, trained: Tensor) -> None:
@@ -18,9 +18,18 @@ def start_from(table: Tensor, vectors: Tensor, trained: Tensor) -> None:
         table: float [V or more, D], changed in place, on any device.
         vectors: float32 [V, D] on the CPU.
         trained: int64 [n], the items to set, those with a training row: the vectors of others say nothing.
+
+    Raises:
+        NonFiniteError: a vector holds something that is no number.
     """
     with torch.no_grad():
         chosen = vectors[trained]
+        if not bool(chosen.isfinite().all()):
+            raise NonFiniteError(
+                "The factorisation has vectors that are no numbers.",
+                where="method.factors",
+                fix="a larger method.factors.reg",
+            )
         found = float(chosen.std(correction=0)) if len(chosen) else 0.0
         wanted = float(table[: len(vectors)].std(correction=0))
         if found > 0:

@@ -72,9 +72,8 @@ class PairScorer:
         return tuple(torch.cat(parts)[None] for parts in zip(*made, strict=True))
 
     def _folded(self, users: Tensor, histories: Histories) -> Tensor | None:
-        """Returns vectors [B, d] where a user is not known, or all are to be made anew; else None."""
-        fold_all = self.model.users.fold_all
-        if not fold_all and not bool((users < 0).any()):
+        """Returns vectors [B, d] where a user has none, or all are to be made anew; else None."""
+        if not bool(self.model.users.missing(users).any()):
             return None
         if self._fold_in is None:
             return self.model.users.table.new_zeros(len(users), self.model.users.table.shape[1])

@@ -101,7 +101,7 @@ class BPR:
 def fold(state: Mapping[str, Tensor], offsets: Tensor, columns: Tensor) -> Tensor:
     """Returns the vectors [B, d] of users with these items, after some gradient steps over all of them.
 
-    A user's draws depend on the number of items that all B have: the same call gives the same vectors.
+    What is drawn beside an item is a function of it and of the step, so that company changes no vector.
 
     Args:
         state: `items` and `terms`, as of `BPR.state`.
@@ -114,13 +114,22 @@ def fold(state: Mapping[str, Tensor], offsets: Tensor, columns: Tensor) -> Tenso
     cells = rows * len(items) + own
     users = items.new_zeros(matrix.num_rows, items.shape[1])
     users[:, -1] = 1
-    squares, draw = torch.zeros_like(users[:, :1]), torch.Generator().manual_seed(len(own))
-    for _ in range(_FOLD_STEPS):
-        others = torch.randint(len(items), (len(own),), generator=draw).to(own.device)
+    squares = torch.zeros_like(users[:, :1])
+    for step in range(_FOLD_STEPS):
+        others = _beside(own, step, len(items))
         apart = items[own] - items[others]
         slope = _slope(users[rows], apart, _met(cells, rows * len(items) + others))
         move(users, squares, rows, _user_slope(slope, apart, users[rows], reg), lr)
     return users
+
+
+def _beside(own: Tensor, step: int, num_items: int) -> Tensor:
+    """Returns an item for each of some items, int64 like `own`, mixed by the finaliser of MurmurHash3."""
+    word = 0xFFFFFFFF
+    key = (own * 0x9E3779B1 + (step + 1) * 0x7FEB352D) & word
+    key = ((key ^ (key >> 16)) * 0x85EBCA6B) & word
+    key = ((key ^ (key >> 13)) * 0xC2B2AE35) & word
+    return (key ^ (key >> 16)) % num_items
 
 
 def _met(cells: Tensor, drawn: Tensor) -> Tensor:
