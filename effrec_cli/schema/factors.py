@@ -6,9 +6,25 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from effrec_cli.schema.fields import setting
-from effrec_cli.schema.problems import Problem
+from effrec_cli.schema.problems import Problem, unused_problems
 
 KINDS = ("ials", "rsvd", "bpr", "explicit_als")
+_ALTERNATING, _SWEPT = ("ials", "explicit_als"), ("ials", "bpr", "explicit_als")
+LOOKED_AT: dict[str, tuple[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("reg", "sweeps", "validate_every", "patience"), ("kind", _SWEPT)),
+    **dict.fromkeys(("frequency_exponent", "solver"), ("kind", _ALTERNATING)),
+    "unobserved_weight": ("kind", ("ials",)),
+    **dict.fromkeys(
+        ("user_exponent", "item_exponent", "power_iterations", "oversampling"), ("kind", ("rsvd",))
+    ),
+    **dict.fromkeys(("lr", "batch_size"), ("kind", ("bpr",))),
+}
+"""For a setting that not every kind of factorisation reads, those that do."""
+SOLVED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "block": ("solver", ("blocks",)),
+    "cg_steps": ("solver", ("cg", "auto")),
+}
+"""For a setting of a solver, when it is looked at."""
 
 
 @dataclass
@@ -151,6 +167,10 @@ def factor_problems(config: object) -> Iterator[Problem]:
     if getattr(config, "dim", least) < least:
         what = f"{kind} keeps biases in {least - 1} of the columns; {least} is the least."
         yield Problem("method.dim", what, fix=f"method.dim={least}")
+    if hasattr(config, "kind"):
+        yield from unused_problems(config, LOOKED_AT, "method")
+    if hasattr(config, "solver"):
+        yield from unused_problems(config, SOLVED_BY, "method")
     if getattr(config, "users", None) == "stored" and getattr(config, "last", None) is not None:
         what = "users=stored reads no history of the users that training saw."
         yield Problem("method.last", what, fix="method.users=fold_in, or method.last=null")

@@ -213,6 +213,9 @@ WRONG = {
     "method.filter_negatives": ["method.loss=cce", "method.filter_negatives=true"],
     "model.hidden": ["model=neumf", "model.hidden=[]"],
     "method.factors.dim": ["method.factors.kind=bpr", "method.factors.dim=1"],
+    "method.factors.lr": ["method.factors.lr=0.1"],
+    "method.factors.reg": ["method.factors.kind=rsvd", "method.factors.reg=0.1"],
+    "method.factors.block": ["method.factors.block=16"],
     "method.attributes": ["method.attributes=[flag]"],
     "method.sample.rate": ["dataset.sample.rate=0.5"],
 }

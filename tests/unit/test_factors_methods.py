@@ -303,6 +303,8 @@ def test_data_without_training_rows_are_refused():
         (["method=explicit_als", "method.dim=2"], "method.dim"),
         (["method=bpr", "method.dim=1"], "method.dim"),
         (["method=ials", "method.last=3"], "method.last"),
+        (["method=ials", "method.block=16"], "method.block"),
+        (["method=explicit_als", "method.solver=cholesky", "method.cg_steps=3"], "method.cg_steps"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(words, where):
