@@ -116,7 +116,8 @@ def _factors(result: Result) -> str:
 
 def _of_all_rows(sample: dict[str, Any]) -> str:
     """Returns what the rows that a sample keeps are a part of."""
-    return f"{figures.count(sample.get('rows_kept'))} of {figures.memory(sample.get('bytes'))} of rows"
+    kept, rows = (figures.count(sample.get(name)) for name in ("rows_kept", "rows"))
+    return f"{kept} of {rows} rows; all of them {figures.memory(sample.get('bytes'))}"
 
 
 def title(result: Result) -> str:

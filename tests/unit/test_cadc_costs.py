@@ -72,7 +72,11 @@ def test_17_stages_add_up_to_the_wall_time_with_the_factorisation_once(tmp_path,
     assert training > 0
     assert cost["seconds_wall"] == sum(told.values()) == wall
     assert cost["seconds_cache"] == 20
-    assert "beside it: factors" in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "beside it: factors" in out
+    assert (
+        f"{first['dataset']['sample']['rows_kept']} of {first['dataset']['sample']['rows']} rows; all" in out
+    )
 
     began = clock.now
     again = trained(tmp_path / "data", tmp_path / "b")["cost"]

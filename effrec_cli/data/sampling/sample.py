@@ -14,7 +14,6 @@ from effrec_cli.data.sampling.modes import decide
 from effrec_cli.data.sampling.rows import BLOCK_ROWS, Rows
 from effrec_cli.data.types import Int64, RecData, Sequences
 from effrec_cli.errors import ConfigError
-from effrec_cli.evaluation.blocks import flat_ranges
 from effrec_cli.schema.sample import SampleConfig, sample_settings
 
 
@@ -108,6 +107,8 @@ def left_by(data: RecData, kept: Kept) -> Kept:
 
     Memory: seventeen bytes for each training row.
     """
+    from effrec_cli.evaluation.blocks import flat_ranges  # with torch, which is not imported for less
+
     positions, users = flat_ranges(np.asarray(data.train_start), np.asarray(data.train_end))
     mask = np.ones(len(positions), dtype=bool)
     mask[np.searchsorted(positions, kept.positions)] = False
