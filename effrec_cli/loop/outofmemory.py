@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -32,30 +32,16 @@ def explained(method: Method, device: torch.device, *, validating: bool = False)
         device: where it computes.
         validating: whether it is validation that runs inside, whose memory other settings rule.
     """
-    fix = _validation_fix(method.config) if validating else None
-    doing = "validating" if validating else "training"
-    with running_out(doing, device, fix or (lambda: "; or ".join(method.relief()))):
-        yield
-
-
-@contextmanager
-def running_out(doing: str, device: torch.device, fix: str | Callable[[], str]) -> Iterator[None]:
-    """Turns running out of memory inside into OutOfMemoryError (exit 4).
-
-    Args:
-        doing: what is done inside, in a word.
-        device: where.
-        fix: the settings that help, or what says so then.
-    """
     try:
         yield
     except (RuntimeError, MemoryError) as fault:
         if not _is_out_of_memory(fault):
             raise
         raise OutOfMemoryError(
-            f"Out of memory while {doing}: {_asked(fault)} was asked for, {_available(device)}.",
+            f"Out of memory while {'validating' if validating else method.doing}:"
+            f" {_asked(fault)} was asked for, {_available(device)}.",
             where=str(device),
-            fix=fix if isinstance(fix, str) else fix(),
+            fix=_validation_fix(method.config) if validating else "; or ".join(method.relief()),
         ) from fault
 
 

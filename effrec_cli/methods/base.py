@@ -66,6 +66,8 @@ class Method:
     """Whether training rows count by `RecData.train_weights` where there are some; a run says where not."""
     joins_empty: ClassVar[bool] = False
     """Whether a rank whose share of a step is empty runs `training_step` all the same, to work for others."""
+    doing: str = "training"
+    """What it is at, other than validating, in a word: said where memory runs out."""
     rehearses: bool = False
     """Whether it is only looked at: nothing is made that outlasts it, such as a cache on the disk."""
     by_frequency: ByFrequency | None = None

@@ -12,10 +12,12 @@ from effrec_cli.data.sampling.sample import sample_and_rest
 from effrec_cli.errors import ConfigError, OutOfMemoryError
 from effrec_cli.evaluation.blocks import flat_ranges, make_block
 from effrec_cli.evaluation.scorer import Histories
+from effrec_cli.loop.outofmemory import explained
 from effrec_cli.methods.cadc import CADC
 from effrec_cli.methods.factors import start
 from effrec_cli.schema.sample import SampleConfig
 
+CPU = torch.device("cpu")
 MODES = ("uniform", "exact", "per_user", "per_item", "temporal", "head", "propensity")
 FOLDED = "method.users=fold_in"
 
@@ -28,7 +30,7 @@ def pairs_of(data):
 
 def histories_of(data):
     """Returns the users of the test cases and their histories."""
-    block = make_block(data, data.test, slice(None), torch.device("cpu"))
+    block = make_block(data, data.test, slice(None), CPU)
     return block.users, block.histories
 
 
@@ -206,7 +208,10 @@ def test_running_out_of_memory_while_factorising_names_what_helps(tmp_path, monk
         raise MemoryError
 
     monkeypatch.setattr(start, "kept_factors", too_much)
-    with pytest.raises(OutOfMemoryError, match="while factorising") as refusal:
-        method_on(held_out(), tmp_path, "method.factors.chunk_mib=8")
+    words = ["method=cadc", f"data_root={tmp_path}", "run.device=cpu", "method.factors.chunk_mib=8"]
+    method = CADC(compose.compose(words))
+    assert "run.accumulate" in method.relief()[0]
+    with pytest.raises(OutOfMemoryError, match="while factorising") as refusal, explained(method, CPU):
+        method.prepare(held_out())
     assert "method.factors.chunk_mib=4 " in refusal.value.fix
-    assert "method.factors.dim=4 " in refusal.value.fix
+    assert "method.factors.dim" in refusal.value.fix

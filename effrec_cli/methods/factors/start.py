@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effrec_cli.data.types import RecData
-from effrec_cli.loop.outofmemory import running_out
 from effrec_cli.methods.base import Method
 from effrec_cli.methods.factors.kept import Kept, kept_factors
 from effrec_cli.schema.factors import FactorsConfig
@@ -20,7 +19,7 @@ def relief_of(settings: FactorsConfig) -> list[str]:
     smaller = [] if chunk == 1 else [f"method.factors.chunk_mib={1 if chunk is None else chunk / 2:g}"]
     return [
         *(f"{each} solves fewer rows at a time and changes nothing else" for each in smaller),
-        f"method.factors.dim={max(1, settings.dim // 2)} halves the vectors, which changes the result",
+        "half of method.factors.dim halves the vectors, which changes the result",
     ]
 
 
@@ -66,23 +65,27 @@ class FactorStart(Method):
 
         Raises:
             DataError: there are no training rows, or no ratings where they are needed.
-            OutOfMemoryError: they do not fit, with the settings that help.
         """
-        with running_out("factorising", self.world.device, "; or ".join(relief_of(settings))):
-            kept = kept_factors(
-                settings,
-                data,
-                Path(self.config.data_root),
-                self.world.device,
-                self._say,
-                seed=self.config.seed,
-                evaluation=self.config.evaluation,
-                monitor=monitor_of(self.config),
-                stages=self.stages,
-            )
+        self.doing = "factorising"
+        kept = kept_factors(
+            settings,
+            data,
+            Path(self.config.data_root),
+            self.world.device,
+            self._say,
+            seed=self.config.seed,
+            evaluation=self.config.evaluation,
+            monitor=monitor_of(self.config),
+            stages=self.stages,
+        )
+        self.doing = FactorStart.doing
         self.stages.none("factorise")
         self.origin = Origin.of(kept)
         return kept
+
+    def relief(self) -> list[str]:
+        """Returns settings that lower the memory of what it is at, best first, and what each does."""
+        return relief_of(self.config.method.factors) if self.doing == "factorising" else super().relief()
 
     def _say(self, line: str) -> None:
         """Tells the user what takes time; one rank does."""
