@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from effrec_cli.errors import DataError, NonFiniteError
+from effrec_cli.evaluation.metrics import ONE
 
 if TYPE_CHECKING:
     from effrec_cli.distributed import World
@@ -23,10 +24,6 @@ COLD = "_cold"
 """Ends the name of a metric over the impressions alone of which a clicked item is cold."""
 
 TIE_RULE = "expected over all orders of tied candidates"
-
-_ONE = float(1 << 36)
-"""Sums are kept in units of 2^-36, as integers: the same in every order, so that neither the size of blocks
-nor the number of ranks changes a metric. Rounding is below 1e-11; 134 million impressions fit."""
 
 
 class ImpressionSums:
@@ -55,7 +52,7 @@ class ImpressionSums:
         if bool(scores.isnan().any()):
             raise NonFiniteError("A score of a candidate is NaN.", where="evaluation of impressions")
         values, mixed = per_impression(scores, clicks, sizes)
-        units = (values * _ONE).round().long()
+        units = (values * ONE).round().long()
         counted = torch.cat([units, torch.ones_like(units[:, :1])], dim=1)
         self._sums[0] += counted[mixed].sum(0)
         self._sums[1] += counted[mixed & cold].sum(0)
@@ -107,7 +104,7 @@ def per_impression(scores: Tensor, clicks: Tensor, sizes: Tensor) -> tuple[Tenso
 
 def _means(sums: list[int], suffix: str) -> dict[str, float]:
     *totals, number = sums
-    return {f"{name}{suffix}": total / _ONE / number for name, total in zip(METRICS, totals, strict=True)}
+    return {f"{name}{suffix}": total / ONE / number for name, total in zip(METRICS, totals, strict=True)}
 
 
 def _places(scores: Tensor, owners: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:

@@ -160,17 +160,22 @@ def fitting(settings: StartConfig, dim: int) -> FactorsConfig:
     return FactorsConfig(**{**asdict(settings), "dim": dim})
 
 
-def factor_problems(config: object) -> Iterator[Problem]:
-    """Yields settings of factorisations that are right alone and wrong together."""
+def factor_problems(config: object, path: str = "method") -> Iterator[Problem]:
+    """Yields settings of factorisations that are right alone and wrong together.
+
+    Args:
+        config: of a factorisation.
+        path: the section's full key.
+    """
     kind = getattr(config, "kind", None) or getattr(config, "name", None)
     least = {"explicit_als": 3, "bpr": 2}.get(str(kind), 1)
     if getattr(config, "dim", least) < least:
         what = f"{kind} keeps biases in {least - 1} of the columns; {least} is the least."
-        yield Problem("method.dim", what, fix=f"method.dim={least}")
+        yield Problem(f"{path}.dim", what, fix=f"{path}.dim={least}")
     if hasattr(config, "kind"):
-        yield from unused_problems(config, LOOKED_AT, "method")
+        yield from unused_problems(config, LOOKED_AT, path)
     if hasattr(config, "solver"):
-        yield from unused_problems(config, SOLVED_BY, "method")
+        yield from unused_problems(config, SOLVED_BY, path)
     if getattr(config, "users", None) == "stored" and getattr(config, "last", None) is not None:
         what = "users=stored reads no history of the users that training saw."
-        yield Problem("method.last", what, fix="method.users=fold_in, or method.last=null")
+        yield Problem(f"{path}.last", what, fix=f"{path}.users=fold_in, or {path}.last=null")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from effrec_cli.schema.attributes import KINDS
 from effrec_cli.schema.factors import FactorsConfig, Serving, factor_problems
@@ -98,12 +98,7 @@ def cadc_problems(own: CADCConfig, model: object, task: str | None) -> Iterator[
     yield from unused_problems(own, LOOKED_AT, "method")
     yield from factor_problems(own)  # of how users are scored
     if own.embedding != "rand":
-        for problem in factor_problems(own.factors):
-            yield replace(
-                problem,
-                path=problem.path.replace("method.", "method.factors."),
-                fix=problem.fix and problem.fix.replace("method.", "method.factors."),
-            )
+        yield from factor_problems(own.factors, "method.factors")
     name = getattr(model, "name", None)
     if own.loss in OVER_VECTORS and name != "two_tower":
         what = f"loss={own.loss} needs one vector of a user and one of an item; model={name} has none."

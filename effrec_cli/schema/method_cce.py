@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from effrec_cli.schema.factors import StartConfig, factor_problems, fitting
+from effrec_cli.schema.factors import FactorsConfig, StartConfig, factor_problems, fitting
 from effrec_cli.schema.fields import setting
 from effrec_cli.schema.problems import Problem, unread_problems, unused_problems
 
@@ -122,10 +122,14 @@ def _start(own: CCEConfig, dim: int | None) -> Iterator[Problem]:
         what = f"The item table is model.dim={dim} wide, and so must be vectors that it starts from."
         fix = f"method.factors.dim=null, or model.dim={asked}"
         yield Problem("method.factors.dim", what, fix=fix)
-    elif dim or asked:
-        for problem in factor_problems(fitting(own.factors, dim or asked or 0)):
+        return
+    # A width that is left to the catalogue is wide enough for every kind.
+    for problem in factor_problems(fitting(own.factors, dim or asked or FactorsConfig.dim), "method.factors"):
+        if problem.path == "method.factors.dim":
             least = (problem.fix or "").rpartition("=")[2]
             yield replace(problem, path="model.dim", fix=f"model.dim={least} or more")
+        else:
+            yield problem
 
 
 def _slots(own: CCEConfig) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ from effrec_cli.methods.factors.rows import training_cells
 from effrec_cli.methods.factors.tuned import Size, tuned
 from effrec_cli.models.factors.kinds import FOLDS, MAKERS
 from effrec_cli.schema import EvaluationConfig
-from effrec_cli.schema.factors import KINDS, FactorsConfig
+from effrec_cli.schema.factors import KINDS, LOOKED_AT, SOLVED_BY, FactorsConfig
 
 CPU = torch.device("cpu")
 WORLD = SimpleNamespace(device=CPU, rank=0, size=1)
@@ -387,3 +387,12 @@ def test_a_run_reports_its_sweeps(tmp_path):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert "of 16" in result["choices"]["method.sweeps"]
     assert result["cost"]["parameters"] is not None
+
+
+def test_what_is_refused_as_unread_is_what_a_kind_is_not_made_with():
+    for name, (_, kinds) in LOOKED_AT.items():
+        several = name in fitting._OF_THE_FIT
+        readers = [kind for kind in KINDS if (kind != "rsvd" if several else name in fitting._READS[kind])]
+        assert sorted(kinds) == sorted(readers), name
+    told = {*LOOKED_AT, *SOLVED_BY}
+    assert told == {*fitting._OF_THE_FIT, *(name for names in fitting._READS.values() for name in names)}

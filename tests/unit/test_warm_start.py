@@ -263,6 +263,11 @@ WRONG = {
         "method.factors.dim",
         "method.factors.dim=null, or model.dim=16",
     ),
+    "lr=0.1 would do nothing: it is for kind=bpr, not ials.": (
+        ["method.init_items=factors", "method.factors.lr=0.1"],
+        "method.factors.lr",
+        "method.factors.kind=bpr, or method.factors.lr=null",
+    ),
     "explicit_als keeps biases in 2 of the columns; 3 is the least.": (
         ["method.init_items=factors", "model.dim=2", "method.factors.kind=explicit_als"],
         "model.dim",

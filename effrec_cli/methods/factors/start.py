@@ -15,12 +15,14 @@ from effrec_cli.schema.protocols import monitor_of
 
 def relief_of(settings: FactorsConfig) -> list[str]:
     """Returns settings that lower the memory of fitting, and what each does."""
-    chunk = settings.chunk_mib
-    smaller = [] if chunk == 1 else [f"method.factors.chunk_mib={1 if chunk is None else chunk / 2:g}"]
-    return [
-        *(f"{each} solves fewer rows at a time and changes nothing else" for each in smaller),
+    chunk, narrower = (
+        settings.chunk_mib,
         "half of method.factors.dim halves the vectors, which changes the result",
-    ]
+    )
+    if chunk == 1:
+        return [narrower]
+    smaller = f"method.factors.chunk_mib={1 if chunk is None else chunk / 2:g}"
+    return [f"{smaller} solves fewer rows at a time and changes nothing else", narrower]
 
 
 @dataclass(frozen=True)
