@@ -59,7 +59,7 @@ class Full:
     def _other_logits(self, part: Part, block: slice) -> Tensor:
         """Returns the logits [m, width] of a block of items, -inf at the rows' own targets."""
         logits = divide_(mm(part.hidden, self.table[block].t()), self.temperature)
-        return _put_(logits, part.targets, block, torch.full_like(logits[:, 0], float("-inf")))
+        return put_(logits, part.targets, block, torch.full_like(logits[:, 0], float("-inf")))
 
     def _push(
         self, part: Part, sums: Sums, positive: Tensor, peak: Tensor, others: Tensor, kept: Tensor | None
@@ -68,7 +68,7 @@ class Full:
         of_positive, scale = self._upstream(part, positive, peak, others)
         for block in self.blocks:
             weights = self._other_logits(part, block).sub_(peak[:, None]).exp_() if kept is None else kept
-            slopes = _put_(weights.mul_(scale[:, None]), part.targets, block, of_positive)
+            slopes = put_(weights.mul_(scale[:, None]), part.targets, block, of_positive)
             push(slopes, part, self.table[block], Sums(sums.hidden, _rows(sums.items, block)))
 
     def _upstream(self, part: Part, positive: Tensor, peak: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ class Full:
         ), part.upstream.of_negatives * inverse
 
 
-def _put_(matrix: Tensor, columns: Tensor, block: slice, values: Tensor) -> Tensor:
+def put_(matrix: Tensor, columns: Tensor, block: slice, values: Tensor) -> Tensor:
     """Returns `matrix` [m, width] with values[i] written at item columns[i] where that lies in `block`."""
     inside = (columns >= block.start) & (columns < block.stop)
     at = (columns - block.start).clamp_(0, matrix.shape[1] - 1)[:, None]

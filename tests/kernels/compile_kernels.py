@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 from effrec_kernels.triton_kernels import blocks
 from effrec_kernels.triton_kernels.adam import adam_blocks
-from effrec_kernels.triton_kernels.device import adam, positives, rows, segments, tiles
+from effrec_kernels.triton_kernels.device import adam, packed, positives, rows, segments, tiles
+from effrec_kernels.triton_kernels.packed import score_blocks, slot_blocks
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -38,7 +39,9 @@ POINTERS = {
     "shift": "*fp32", "of_loss": "*fp32", "of_lse": "*fp32", "of_items": "*fp32", "pair_ids": "*i32",
     "pair_slopes": "*fp32", "sorted_ids": "*i32", "order": "*i64", "slopes": "*fp32",
     "table": "*fp32", "exp_avg": "*fp32", "exp_avg_sq": "*fp32", "row_steps": "*fp32", "values": "*fp32",
-    "grad_scale": "*fp32", "found_inf": "*fp32",
+    "grad_scale": "*fp32", "found_inf": "*fp32", "columns": "*u8", "offsets": "*i64", "factors": "*fp32",
+    "dense": "*fp32", "upstream": "*fp32", "starts": "*i64", "found": "*fp32", "slots": "*i64",
+    "users": "*fp32", "scores": "*fp32",
 }  # fmt: skip
 SCALARS = dict.fromkeys(
     [
@@ -74,6 +77,9 @@ ALIGNED = (
     "moment_row",
     "values_row",
     "dim",
+    "users",
+    "users_row",
+    "upstream",
 )
 
 
@@ -97,7 +103,8 @@ def compile_one(kernel, chosen, arch, dtype, table, **given):
         "hidden_step": 1, "items_step": 1, "SAMPLER": "uniform", "EXACT": True, "BINARY": False, "RUN": 64,
         "TWO_WORDS": False, "COMPUTE": compute, "OPERAND": compute, "PRECISION": "ieee", "LAYOUT": "tiles",
         "SPLIT": table != dtype, "PARTS": 1, "source_step": 1,
-        "BY_ROW": False, "DECOUPLED": False, "table_step": 1, "moment_step": 1, "values_step": 1,
+        "BY_ROW": False, "DECOUPLED": False, "BY_SLOT": False,
+        "table_step": 1, "moment_step": 1, "values_step": 1,
     } | sizes(chosen) | given  # fmt: skip
     constants = {
         name: value for name, value in options.items() if name in kernel.arg_names and not is_type(value)
@@ -134,7 +141,7 @@ def compile_one(kernel, chosen, arch, dtype, table, **given):
 
 
 def is_type(value):
-    return isinstance(value, str) and bool(re.fullmatch(r"\*?(i|fp|bf)\d+", value))
+    return isinstance(value, str) and bool(re.fullmatch(r"\*?(i|u|fp|bf)\d+", value))
 
 
 def stack_bytes(cubin):
@@ -170,6 +177,9 @@ def configurations(widths, archs, thorough):
                 yield adam.move_rows, adam_blocks(dim), arch, "fp32", "fp32", dim, {
                     "rows": "*i64", "DECOUPLED": decoupled
                 }  # fmt: skip
+            ages = {"rows": "*i64", "BY_SLOT": True, "row_steps": "*i16"}
+            yield adam.move_rows, adam_blocks(dim), arch, "fp32", "fp32", dim, ages
+            yield from packed_configurations(dim, arch)
             positive = blocks.positive_blocks(dim)
             yield positives.positives_backward, positive, arch, "bf16", "fp32", dim, {"BY_ROW": True}
     for arch in archs:
@@ -180,6 +190,20 @@ def configurations(widths, archs, thorough):
             chosen = tile if "LAYOUT" in options else row
             yield forward, chosen, arch, "bf16", "bf16", 128, options | {"SPLIT": False}
             yield backward, chosen, arch, "bf16", "bf16", 128, options
+
+
+def packed_configurations(dim, arch):
+    """Yields those of tables of a quarter of their columns; the width stands for the slots of a row."""
+    fixed = {"rows": "*i64", "columns": "*u8" if dim <= 256 else "*i16", "upstream_step": 1}
+    fixed |= dict.fromkeys(["offsets", "starts", "slots", "factors"])
+    ragged = fixed | {"offsets": "*i64", "starts": "*i64", "slots": "*i64", "width": 0}
+    bf16 = dict.fromkeys(["values", "dense", "upstream", "found"], "*bf16")
+    for options in (fixed, ragged, fixed | bf16, fixed | {"values": "*i8", "factors": "*fp32"}):
+        chosen = slot_blocks(dim // 4)
+        yield packed.unpack_rows, chosen, arch, "fp32", "fp32", dim, options
+        yield packed.score_items, score_blocks(), arch, "fp32", "fp32", dim, options
+        if options["factors"] is None:
+            yield packed.gather_slots, chosen, arch, "fp32", "fp32", dim, options
 
 
 # Every sampler, layout, correction and objective, once.

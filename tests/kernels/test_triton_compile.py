@@ -47,7 +47,7 @@ def test_kernels_compile_without_spilling():
     kernels = {record["kernel"] for record in records}
     assert kernels == {
         "rows_forward", "rows_backward", "tiles_forward", "tiles_backward", "positives_backward",
-        "hidden_backward", "add_segments", "move_rows",
+        "hidden_backward", "add_segments", "move_rows", "unpack_rows", "gather_slots", "score_items",
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ _WIDTH = 256
 
 def adam_blocks(dim: int) -> Blocks:
     """Returns how many rows of width D a program moves, and in pieces of what width."""
-    width = min(_WIDTH, max(16, 1 << (dim - 1).bit_length()))
+    width = min(_WIDTH, 1 << (dim - 1).bit_length())
     return Blocks(_VALUES // width, 1, width, -(-dim // width), 4)
 
 
@@ -37,8 +37,9 @@ def adam_rows(
     """Moves the rows of a gradient, in place; arguments as of `adam_rows_`, the table float32."""
     blocks = adam_blocks(table.shape[1])
     exp_avg, exp_avg_sq = moments.exp_avg, moments.exp_avg_sq
-    if exp_avg.stride() != exp_avg_sq.stride():
-        raise ValueError("both moments of a table must lie in memory the same way")
+    alike = [exp_avg_sq, moments.row_steps] if moments.slot_steps else [exp_avg_sq]
+    if any(exp_avg.stride() != other.stride() for other in alike):
+        raise ValueError("moments of a table, and counts by number, must lie in memory the same way")
     # `items` says which device to launch on.
     arguments = {
         "rows": gradient.rows, "values": gradient.values, "items": table, "table": table,
@@ -49,6 +50,7 @@ def adam_rows(
         "moment_row": exp_avg.stride(0), "moment_step": exp_avg.stride(1),
         "values_row": gradient.values.stride(0), "values_step": gradient.values.stride(1),
         "lr": rule.lr, "eps": rule.eps, "weight_decay": rule.weight_decay, "DECOUPLED": rule.decoupled,
+        "BY_SLOT": moments.slot_steps,
     }  # fmt: skip
     for number, beta in enumerate(rule.betas, start=1):
         # In double precision here: 1 - 0.999 has few digits in float32.
