@@ -181,7 +181,7 @@ def table(options: argparse.Namespace) -> int:
     """Writes the records of all finished runs; returns 0."""
     for made in records_of(options.suite, options.how, options.folder):
         path = records.keep_runs(quality.RESULTS, made)
-        print(f"{made['cell']}, {made['peer']}, {len(made['runs'])} seeds: kept in {path}")
+        print(f"{made['cell']}, {made['peer']}, seeds: {len(made['runs'])}, kept in {path}")
     return 0
 
 

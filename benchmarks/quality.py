@@ -84,7 +84,7 @@ def main(words: list[str]) -> int:
     suite, cell, folder, *pairs = words
     for made in recorded(suite, cell, Path(folder), dict(pair.split("=", 1) for pair in pairs)):
         path = records.keep_runs(RESULTS, made)
-        print(f"{made['peer']}, {len(made['runs'])} seeds: kept in {path}")
+        print(f"{made['peer']}, seeds: {len(made['runs'])}, kept in {path}")
     return 0
 
 

@@ -47,7 +47,7 @@ class DLRM(PairModel):
     ) -> None:
         super().__init__()
         self.users, self.items = users, items
-        self.dim = users.table.shape[1] if dim is None else dim
+        self.dim = users.width if dim is None else dim
         self.user_vectors = Vectors(users.width, user_attributes, self.dim)
         self.item_vectors = Vectors(items.width, item_attributes, self.dim)
         self.split = user_attributes.widths[0]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from effrec_cli.schema.attributes import KINDS
 from effrec_cli.schema.factors import FactorsConfig, Serving, factor_problems
 from effrec_cli.schema.fields import setting
-from effrec_cli.schema.problems import Problem, unused_problems
-from effrec_cli.schema.sample import SampleConfig
+from effrec_cli.schema.problems import Needed, Problem, unread_problems, unused_problems
+from effrec_cli.schema.sample import SampleConfig, sample_problems
 
 EMBEDDINGS = ("rand", "init_upd", "init_frz", "concat", "residual", "two_rate")
 FROZEN = ("init_frz", "concat", "residual")
@@ -19,6 +19,7 @@ OVER_VECTORS = ("softmax", "cce", "cce_sampled")
 LOOKED_AT: dict[str, tuple[str, tuple[str, ...]]] = {
     "own_dim": ("embedding", ("concat",)),
     "table_rate": ("embedding", ("two_rate",)),
+    "num_negatives": ("loss", ("bce", "cce_sampled")),
     "temperature": ("loss", OVER_VECTORS),
     "filter_negatives": ("loss", ("bce", "softmax")),
     "factorise": ("embedding", tuple(each for each in EMBEDDINGS if each != "rand")),
@@ -28,6 +29,8 @@ ROWS_ALONE = ("uniform", "exact")
 """Modes of a sample in which a row's own hash decides: those that labelled rows have."""
 RANKS_ALONE = ("loss", "num_negatives", "filter_negatives", "temperature", "fresh", "users", "last")
 """Settings that task top_n reads, and task ctr does not."""
+IDS_ALONE = ("bpr_mf", "lightgcn", "ultragcn", "multvae")
+"""Models of task top_n without a network over vectors and attributes; they train by method dsl."""
 LABELS_ALONE = ("negative_rate", "negative_correction")
 """And the other way round."""
 
@@ -47,13 +50,13 @@ class CADCConfig(Serving):
             them, so that training starts at the factorisation's own ranking; `two_rate` they train on at
             `table_rate` of the rate.
         factors: the factorisation whose vectors it takes, fitted once for all runs on the same rows; its
-            `dim` is also the width of vectors that are drawn.
+            `dim` is also the width of vectors that are drawn, and all that `embedding=rand` reads of it.
         own_dim: width of the second vector of `embedding=concat`.
         table_rate: the tables' learning rate over that of the rest, with `embedding=two_rate`.
         loss: `bce` each row against `num_negatives` items drawn anew each epoch; `softmax` against the items
             of the step, corrected by logQ; `cce` against the whole catalogue; `cce_sampled` against
             `num_negatives` drawn by the kernel. All but `bce` need a model of vectors: `two_tower`.
-        num_negatives: K, for `bce` and `cce_sampled`; the other losses pass it by.
+        num_negatives: K, for `bce` and `cce_sampled` alone.
         filter_negatives: draw none that the user has met in any training row, and leave those out of the
             step's items; what it keeps for that takes memory.
         temperature: divides the logits of `softmax`, `cce` and `cce_sampled`.
@@ -69,7 +72,7 @@ class CADCConfig(Serving):
             32 to 4096 that makes about a hundred steps an epoch.
         attributes: what of users and items the network reads beside ids, as far as the dataset has it, of
             `dense`, `categories`, `flags` and `text`.
-        text_dim: width of the vectors of items' words.
+        text_dim: width of the vectors of items' words, where `attributes` has `text`.
     """
 
     name: str = "cadc"
@@ -97,17 +100,34 @@ def cadc_problems(own: CADCConfig, model: object, task: str | None) -> Iterator[
     yield from _of_other_tasks(own, task)
     yield from unused_problems(own, LOOKED_AT, "method")
     yield from factor_problems(own)  # of how users are scored
+    yield from _unread(own, task)
     if own.embedding != "rand":
         yield from factor_problems(own.factors, "method.factors")
     name = getattr(model, "name", None)
-    if own.loss in OVER_VECTORS and name != "two_tower":
+    if name in IDS_ALONE:
+        what = f"model={name} has no network to train on a sample: it is made of ids alone."
+        yield Problem("model.name", what, fix="model=two_tower, or method=dsl")
+    elif own.loss in OVER_VECTORS and name != "two_tower":
         what = f"loss={own.loss} needs one vector of a user and one of an item; model={name} has none."
         yield Problem("method.loss", what, fix="method.loss=bce, or model=two_tower")
-    if own.embedding == "residual":
+    if own.embedding == "residual" and name not in IDS_ALONE:
         yield from _residual(own, model)
     for key in ("hidden", "bottom", "top"):
         if getattr(model, key, None) == [] and name != "two_tower":
             yield Problem(f"model.{key}", "There must be a hidden layer.", fix=f"model.{key}=[64]")
+
+
+def _unread(own: CADCConfig, task: str | None) -> Iterator[Problem]:
+    """Yields settings of sections, and of words, that nothing reads beside other settings."""
+    drawn = task == "ctr" and own.negative_rate < 1
+    yield from sample_problems(own.sample, "method.sample", drawn=drawn)
+    if own.embedding == "rand":
+        needed = Needed("method.embedding", ("init_frz",), own.embedding, "vectors that are factorised")
+        yield from unread_problems(own.factors, "method.factors", needed, but=("dim",))
+    if "text" not in own.attributes:
+        with_text = [*own.attributes, "text"]
+        needed = Needed("method.attributes", (with_text,), own.attributes, "attributes with text")
+        yield from unread_problems(own, "method", needed, only=("text_dim",))
 
 
 def _of_other_tasks(own: CADCConfig, task: str | None) -> Iterator[Problem]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from effrec_cli.errors import ConfigError
@@ -58,41 +58,62 @@ def unused_problems(
         looked_at: for a setting's name, the one that it depends on and at which values of that it matters.
         path: the section's full key, such as `method`.
     """
-    defaults = type(own)()
     for name, (key, values) in looked_at.items():
-        if getattr(own, key) not in values:
-            yield from _changed(own, defaults, name, path, (path, key, values, getattr(own, key)))
+        now = getattr(own, key)
+        if now not in values:
+            yield from unread_problems(own, path, Needed(f"{path}.{key}", values, now), only=(name,))
 
 
-def unread_problems(section: Any, path: str, needed: tuple[str, str, Any, Any]) -> Iterator[Problem]:
-    """Yields all settings of a section that are not their defaults, since nothing looks at it.
+@dataclass(frozen=True)
+class Needed:
+    """What the setting would have to be that decides whether others are looked at.
+
+    Attributes:
+        path: its full key.
+        values: those of its values at which they are; the first is what an error proposes.
+        now: its value, which is none of them.
+        words: the values in words; None names each.
+    """
+
+    path: str
+    values: tuple[Any, ...]
+    now: Any
+    words: str | None = None
+
+    def __str__(self) -> str:
+        key = self.path.rpartition(".")[2]
+        return self.words or f"{key}={' or '.join(map(typed, self.values))}"
+
+
+def unread_problems(
+    section: Any, path: str, needed: Needed, *, only: Collection[str] = (), but: Collection[str] = ()
+) -> Iterator[Problem]:
+    """Yields settings of a section that are not their defaults, since nothing looks at them.
 
     Args:
         section: a dataclass of settings, all of which have defaults.
         path: its full key, such as `method.factors`.
-        needed: the section and name of the setting that it depends on, at which value it would be looked at,
-            and the value that there is.
+        needed: what they depend on.
+        only: names of those that nothing looks at; () is all, with those of the section's own sections.
+        but: names of those that are looked at all the same.
     """
-    holder, key, value, now = needed
-    for each in fields(section):
-        yield from _changed(section, type(section)(), each.name, path, (holder, key, (value,), now))
-
-
-def _changed(
-    own: Any, defaults: Any, name: str, path: str, needed: tuple[str, str, tuple[Any, ...], Any]
-) -> Iterator[Problem]:
-    """Yields one setting that nothing would look at, where it is not its default."""
-    given, default = getattr(own, name), getattr(defaults, name)
-    if given == default:
-        return
-    holder, key, values, now = needed
-    what = f"{name}={typed(given)} would do nothing: it is for {key}={' or '.join(map(typed, values))}"
-    fix = f"{holder}.{key}={typed(values[0])}, or {path}.{name}={typed(default)}"
-    yield Problem(f"{path}.{name}", f"{what}, not {typed(now)}.", fix=fix)
+    defaults = type(section)()
+    for name in (each.name for each in fields(section)):
+        if name in but or (only and name not in only):
+            continue
+        given, default, full = getattr(section, name), getattr(defaults, name), f"{path}.{name}"
+        if is_dataclass(given):
+            yield from unread_problems(given, full, needed)
+        elif given != default:
+            what = f"{name}={typed(given)} would do nothing: it is for {needed}, not {typed(needed.now)}."
+            fix = f"{needed.path}={typed(needed.values[0])}, or {full}={typed(default)}"
+            yield Problem(full, what, fix=fix)
 
 
 def typed(value: object) -> str:
     """Returns a value as it is written on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(typed, value))}]"
     return value if isinstance(value, str) else shown(value)
 
 

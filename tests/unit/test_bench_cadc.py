@@ -7,10 +7,17 @@ import torch
 from effrec_cli.bench import cadc, cadc_fit, cadc_runs, cadc_steps
 from effrec_cli.bench.suites import Options
 from effrec_cli.models.attributes import AttributeTable
+from effrec_cli.schema.crosschecks import cross_problems
 
 CPU = torch.device("cpu")
 CELLS = {cell.name: cell for cell in cadc.cells(Options(CPU, quick=True))}
 SWEEPS, WHOLE = CELLS["quick sweeps"], CELLS["quick runs"]
+AT_HALF = CELLS["quick strategies at 50 %"]
+BY_RATE = {
+    cell.parameters[cadc_runs.PERCENT]: cell
+    for cell in cadc.cells(Options(CPU))
+    if cell.name.startswith(cadc.BY_RATE)
+}
 STEPS = {name: CELLS[f"quick steps of {name}"] for name in cadc_steps.MODELS}
 ON_GPU = Options(torch.device("cuda"))
 
@@ -107,6 +114,57 @@ def test_a_run_without_factors_is_charged_for_training_alone():
     assert figures["share of ceiling"] > 0
 
 
+def test_strategies_stand_at_each_rate_beside_who_needs_no_sample():
+    assert list(BY_RATE) == [1, 5, 10, 25, 50, 100]
+    assert [cell.name for cell in BY_RATE.values()] == [f"strategies at {rate} %" for rate in BY_RATE]
+    every = BY_RATE[1].peers
+    assert every == (
+        *("pop", "factorisation of all rows", "factorisation of the sample"),
+        *("rand", "init_frz", "init_upd", "residual", "residual over the rest"),
+    )
+    assert all(cell.peers == every for rate, cell in BY_RATE.items() if rate < 100)
+    assert set(every) - set(BY_RATE[100].peers) == {"factorisation of the sample", "residual over the rest"}
+
+
+@pytest.mark.parametrize("percent", [1, 100])
+def test_strategies_differ_by_what_they_read_alone(percent, tmp_path):
+    cell, rate = BY_RATE[percent], percent / 100
+    made = {peer: cadc_runs.config_of(cell.parameters, peer, CPU, tmp_path) for peer in cell.peers}
+    for config in made.values():
+        assert not list(cross_problems(config)), "no setting contradicts another, or does nothing"
+        assert (config.run.max_steps, config.run.patience) == (cell.parameters["steps"], None)
+    dataset = {peer: config.dataset.sample.rate for peer, config in made.items()}
+    assert {peer: each for peer, each in dataset.items() if each < 1} == (
+        {"factorisation of the sample": rate} if percent < 100 else {}
+    )
+    own = {peer: config.method for peer, config in made.items() if config.method.name == "cadc"}
+    assert {each.sample.rate for each in own.values()} == {rate}
+    assert {each.batch_size for each in own.values()} == {cell.parameters["batch"]}
+    told = {peer: (each.embedding, each.factorise) for peer, each in own.items()}
+    expected = {name: (name, "auto") for name in ("rand", "init_frz", "init_upd", "residual")}
+    assert told == expected | ({"residual over the rest": ("residual", "rest")} if percent < 100 else {})
+
+
+def test_equal_steps_are_validated_about_five_times_whatever_the_rate(tmp_path):
+    looks = {}
+    for percent, cell in BY_RATE.items():
+        config = cadc_runs.config_of(cell.parameters, "rand", CPU, tmp_path)
+        rows = percent / 100 * 4000 * 40
+        an_epoch = -(-rows // cell.parameters["batch"])
+        looks[percent] = cell.parameters["steps"] / (an_epoch * config.run.validate_every)
+        assert config.run.max_epochs * an_epoch > cell.parameters["steps"], "steps end it, not epochs"
+    assert all(4.5 <= looks[percent] <= 5 for percent in (1, 5, 10)), looks
+    assert all(each < 4 for percent, each in looks.items() if percent > 10), "once an epoch is the most"
+
+
+@pytest.mark.parametrize("peer", ["pop", "factorisation of the sample", "residual over the rest"])
+def test_a_strategy_is_told_by_score_and_seconds(peer):
+    figures = cadc.trial(AT_HALF, peer, CPU)()
+    assert {"in all", "ndcg@10", "share of ceiling"} < set(figures) < set(cadc.UNITS)
+    assert ("factorise" in figures) == ("sample" in figures) == (peer == "residual over the rest")
+    assert figures["share of ceiling"] > 0
+
+
 @pytest.mark.parametrize("model", cadc_steps.MODELS)
 def test_steps_train_the_tables_or_leave_them(model):
     before, trained = {}, {}
@@ -175,6 +233,9 @@ def test_peers_are_compared_turn_by_turn():
     (sampled,) = cadc.compared(runs)["10 %, init_frz"]
     assert sampled["time of 100 %, rand"] == 25
     assert sampled["ndcg@10 of 100 %, init_frz"] == 50
+    rates = {"factorisation of all rows": [{"ndcg@10": 0.5}], "residual": [{"ndcg@10": 0.6}]}
+    (residual,) = cadc.compared(rates)["residual"]
+    assert residual["ndcg@10 of the factorisation"] == pytest.approx(120)
     steps = {cadc_steps.TRAIN: [{"step": 9.0}], cadc_steps.FROZEN: [{"step": 3.0}]}
     assert cadc.compared(steps)[cadc_steps.FROZEN] == [{"step": 3.0, "over tables that train": 3.0}]
     assert cadc.compared({"effrec cg": [{"sweep": 1.0}], "implicit cg": []})["effrec cg"] == [{"sweep": 1.0}]
@@ -186,7 +247,7 @@ def test_cells_are_named_apart_and_a_cpus_longest_is_last():
         assert len({cell.name for cell in cells}) == len(cells)
         assert len({peer for cell in cells for peer in cell.peers}) == len(
             cadc_fit.fitters(options.device)
-        ) + len(cadc_runs.RUNS) + len(cadc_steps.STRATEGIES)
+        ) + len(cadc_runs.RUNS) + len(cadc_runs.strategies(1)) + len(cadc_steps.STRATEGIES)
     names = [cell.name for cell in cadc.cells(Options(CPU))]
     assert names[-1] == cadc.LARGE_MATRIX
     assert {cadc.MATRIX, cadc.LARGE_MATRIX} < {cell.name for cell in cadc.cells(ON_GPU)}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cadc_helpers import FITTED, held_out, method_on, stepped, with_side
+from cadc_helpers import held_out, method_on, small, stepped, with_side
 from pair_helpers import data_of
 
 from effrec_cli import compose
@@ -141,7 +141,7 @@ def test_a_saved_network_scores_without_its_dataset(model, embedding, tmp_path):
     words = [f"model={model}", f"method.embedding={embedding}"]
     method, batches = method_on(with_side(), tmp_path, *words)
     stepped(method, batches, 3)
-    other = CADC(compose.compose(["method=cadc", *FITTED, *words]))
+    other = CADC(compose.compose(["method=cadc", *small(words)]))
     other.data = replace(method.data.unsampled(), side={})
     other.model = other.build(other.data)
     other.load_state_dict({name: each.clone() for name, each in method.state_dict().items()})

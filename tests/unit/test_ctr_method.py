@@ -8,6 +8,7 @@ from click_helpers import clicks, log_of, method_on
 from data_helpers import quiet
 
 from effrec_cli import compose
+from effrec_cli.app import main
 from effrec_cli.backbone import task_of_run
 from effrec_cli.data.batches import Share
 from effrec_cli.data.click_features import ClickFeatures, Reading
@@ -272,3 +273,16 @@ def test_metrics_of_the_task_are_those_that_are_judged(tmp_path):
     stamped = method.protocol()
     assert stamped["task"] == "ctr"
     assert stamped["parts"] == {"last_of_all": {"test_share": 0.1, "valid_share": 0.1}, "by": "time"}
+
+
+@pytest.mark.parametrize(("model", "told"), [("two_tower", True), ("dlrm", False)])
+def test_a_run_that_trains_on_interactions_says_that_labels_are_passed_by(model, told, tmp_path, capsys):
+    rows = [(user, item, int((user + item) % 3 > 0)) for user in range(12) for item in range(10)]
+    log = "user,item,click\n" + "".join(f"{user},{item},{click}\n" for user, item, click in rows)
+    (tmp_path / "log.csv").write_text(log)
+    words = ["dataset=table", f"dataset.path={tmp_path / 'log.csv'}", "dataset.label=click"]
+    words += ["dataset.user=user", "dataset.item=item", "method.factors.dim=4", "run.max_epochs=1"]
+    folders = [f"data_root={tmp_path / 'data'}", f"run.dir={tmp_path / 'run'}"]
+    assert main(["train", "method=cadc", f"model={model}", *words, *folders]) == 0
+    said = "task top_n trains on interactions: rows with click=0 and the columns beside them are passed by"
+    assert (said in capsys.readouterr().err) == told
