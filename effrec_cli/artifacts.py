@@ -72,7 +72,7 @@ def save(folder: RunFolder, method: Method, data: RecData, kept: dict[str, torch
     write_json(target / DATASET, {"name": data.name, "hash": data.content_hash})
     if kept:
         write_tensors(folder.path / SERVED, kept)
-    write_tensors(folder.model_path, method.state_dict())
+    write_tensors(folder.model_path, method.served_state_dict())
 
 
 def lost(path: Path) -> list[str]:

@@ -59,6 +59,12 @@ _METHODS = {
         "a network on a sample of the data, with vectors from a factorisation of all of them",
         ("top_n", "ctr"),
     ),
+    "dsl": Row(
+        "effrec_cli.methods.dsl:DSL",
+        "effrec_cli.schema.method_dsl:DSLConfig",
+        "tables that store few numbers from the first step to serving, where they matter most",
+        ("top_n", "next_item"),
+    ),
     "pop": Row(
         "effrec_cli.methods.pop:Popularity",
         "effrec_cli.schema.method_pop:PopularityConfig",
@@ -120,6 +126,30 @@ _MODELS = {
         "effrec_cli.models.two_tower:TwoTower",
         "effrec_cli.schema.model_two_tower:TwoTowerConfig",
         "a user's and an item's vector, each from a network over id and attributes (top_n)",
+        ("top_n",),
+    ),
+    "bpr_mf": Row(
+        "effrec_cli.models.bpr_mf:BPRMF",
+        "effrec_cli.schema.model_bpr_mf:BPRMFConfig",
+        "the product of a user's and an item's vector (top_n)",
+        ("top_n",),
+    ),
+    "lightgcn": Row(
+        "effrec_cli.models.lightgcn:LightGCN",
+        "effrec_cli.schema.model_lightgcn:LightGCNConfig",
+        "products of vectors propagated over the graph of training rows (top_n)",
+        ("top_n",),
+    ),
+    "ultragcn": Row(
+        "effrec_cli.models.ultragcn:UltraGCN",
+        "effrec_cli.schema.model_ultragcn:UltraGCNConfig",
+        "the product of vectors, by a loss that stands for endless propagation (top_n)",
+        ("top_n",),
+    ),
+    "multvae": Row(
+        "effrec_cli.models.multvae:MultVAE",
+        "effrec_cli.schema.model_multvae:MultVAEConfig",
+        "an autoencoder of users' items, which ranks for users that training never saw (top_n)",
         ("top_n",),
     ),
     "neumf": Row(
@@ -185,6 +215,11 @@ _DATASETS = {
         "effrec_cli.data.sequences:SequencesSource",
         "effrec_cli.schema.dataset_sequences:SequencesConfig",
         "a user's items a line, and titles, as IISAN was published with",
+    ),
+    "lightgcn": Row(
+        "effrec_cli.data.lightgcn:LightGCNSource",
+        "effrec_cli.schema.dataset_lightgcn:LightGCNConfig",
+        "a training and a test file of numbers, as LightGCN and DSL were published with",
     ),
     "amazon": Row(
         "effrec_cli.data.amazon:AmazonSource",

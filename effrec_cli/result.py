@@ -47,6 +47,7 @@ class Result:
         by_frequency: of the test part by deciles of training rows, `users` and `items`, where a catalogue
             was ranked.
         choices: settings that were left to the method, each with what it chose and why.
+        sparsity: of a model with sparse tables, what is live of them, and what each update has moved.
         best_step: the step whose weights were kept, by validation; 0 are those that training began with,
             None without a loop.
         schema_version: of the file's layout.
@@ -68,6 +69,7 @@ class Result:
     ceiling: dict[str, float] | None = None
     by_frequency: dict[str, list[dict[str, Any]]] | None = None
     choices: dict[str, str] = field(default_factory=dict)
+    sparsity: dict[str, Any] | None = None
     best_step: int | None = None
     schema_version: int = SCHEMA_VERSION
 
@@ -82,7 +84,8 @@ def write(path: Path, result: Result) -> None:
     """
     target = _file_of(path)
     record = _finite(asdict(result))
-    left_out: dict[str, Any] = {"ceiling": None, "by_frequency": None, "choices": {}, "best_step": None}
+    left_out: dict[str, Any] = {"choices": {}}
+    left_out |= dict.fromkeys(("ceiling", "by_frequency", "sparsity", "best_step"))
     record = {
         name: value for name, value in record.items() if name not in left_out or value != left_out[name]
     }

@@ -22,6 +22,7 @@ from effrec_cli.durable import write_bytes
 from effrec_cli.engine import Engine
 from effrec_cli.errors import ConfigError
 from effrec_cli.evaluation.cost import CostMeter, flops_per_sample
+from effrec_cli.evaluation.held import optimizer_bytes
 from effrec_cli.kept_settings import refuse_other_settings
 from effrec_cli.loop import interrupt, outofmemory
 from effrec_cli.methods.base import Method
@@ -114,6 +115,8 @@ def _ready(
     with outofmemory.explained(method, world.device):
         batches, data = _build(method, data, folder)
     tell(_what_is_trained(config, data, method, world))
+    if getattr(config.dataset, "label", None) is not None and method.task != "ctr":
+        tell(_passed_by(config, method))
     if data.train_weights is not None and not method.reads_weights:
         tell(f"{config.method.name} leaves the importance weights of the sample unread: all rows count alike")
     return Engine(
@@ -148,6 +151,8 @@ def _leave_results(
         seconds_cache=method.seconds_cache,
         cache_id=method.cache_id,
         factor_bytes=method.factor_bytes,
+        gradient_bytes=engine.gradient_bytes if engine.batches is not None else None,
+        optimizer_bytes=optimizer_bytes(engine.optimizers) if engine.batches is not None else None,
     )
     if world.is_main:
         described = _described(config, data, method, world)
@@ -316,6 +321,12 @@ def _what_is_trained(config: Config, data: RecData, method: Method, world: World
     )
 
 
+def _passed_by(config: Config, method: Method) -> str:
+    """Returns that labels are not what is trained on, and with what they would be."""
+    dropped = f"rows with {config.dataset.label}=0 and the columns beside them are passed by"
+    return f"task {method.task} trains on interactions: {dropped} (model=dlrm method=cadc foretells labels)"
+
+
 def _flops(method: Method, batches: Batches | None, world: World) -> float | None:
     """Returns the floating-point operations of one sample's forward pass and loss; None without a loop."""
     if batches is None:
@@ -350,4 +361,5 @@ def _described(config: Config, data: RecData, method: Method, world: World) -> d
         "ceiling": method.ceiling,
         "by_frequency": method.by_frequency,
         "choices": method.choices(),
+        "sparsity": method.sparsity(),
     }

@@ -14,7 +14,8 @@ def _load_interpreted():
         with contextlib.suppress(ImportError):  # a part of Triton that looks at the variable when first used
             import triton.experimental.gluon  # noqa: F401
         import effrec_kernels.triton_kernels.adam
-        import effrec_kernels.triton_kernels.operators  # noqa: F401
+        import effrec_kernels.triton_kernels.operators
+        import effrec_kernels.triton_kernels.packed  # noqa: F401
     finally:
         del os.environ["TRITON_INTERPRET"]
 

@@ -20,7 +20,8 @@ SUITES = {
     "e2e": "whole training runs on simulated data, one for each loss",
     "gram": "training a content encoder: time, encoder calls and memory of every mode of method gram",
     "iisan": "a side network beside frozen backbones and its baselines: time, memory, filling its cache",
-    "cadc": "sweeps of its factorisation, whole runs on a tenth of the rows, steps of its networks",
+    "cadc": "sweeps of its factorisation, whole runs on samples of the rows, steps of its networks",
+    "dsl": "steps of sparse tables beside dense ones, scoring by them, whole runs at equal bytes",
     "data": "preparing and reopening a large csv (in a source tree)",
     "evaluation": "full ranking of a large catalogue (in a source tree)",
 }

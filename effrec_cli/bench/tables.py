@@ -85,6 +85,8 @@ def _word(name: str, value: Any) -> str:
     """Returns a parameter, a number with its name and a text, such as `float32`, without."""
     if isinstance(value, str):
         return value
+    if value == 1 and name.isalpha():
+        name = name.removesuffix("s")
     return f"{value:,} {name}" if isinstance(value, int) else f"{value:g} {name}"
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from effrec_cli.data.order import offsets_of
 from effrec_cli.data.rows import Collected, Rows, compact
-from effrec_cli.data.split import Split, make_split
+from effrec_cli.data.split import RawIds, Split, make_split
 from effrec_cli.data.types import EvalCases, Int64
 from effrec_cli.schema.dataset_base import DatasetConfig
 
@@ -43,7 +43,7 @@ def lay_out(collected: Collected, config: DatasetConfig) -> Layout:
     rows = collected.rows
     user_ids, item_ids = _renumber(rows, collected.user_ids, collected.item_ids)
     offsets = offsets_of(rows.users, len(user_ids))
-    split = make_split(offsets, rows, len(item_ids), config.split, config.name)
+    split = make_split(offsets, rows, RawIds(user_ids, item_ids), config.split, config.name)
     if split.keep is None:
         return Layout(offsets, rows, user_ids, item_ids, split)
     return _drop(offsets, rows, user_ids, item_ids, split)

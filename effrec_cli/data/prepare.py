@@ -12,7 +12,7 @@ from effrec_cli.data import cache
 from effrec_cli.data.arrange import arrange, reader_counts
 from effrec_cli.data.source import Say, Source
 from effrec_cli.errors import DataError
-from effrec_cli.schema.dataset_base import DatasetConfig
+from effrec_cli.schema.dataset_base import DRAWN, READ_BY, DatasetConfig
 
 
 def recipe(config: DatasetConfig, fingerprint: dict[str, Any]) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def _filter_settings(config: DatasetConfig) -> dict[str, Any]:
 
 def _split_settings(config: DatasetConfig) -> dict[str, Any]:
     """Returns the split's settings that have an effect, so that others do not change the content hash."""
-    every = asdict(config.split)
-    return every if config.split.kind == "global_time" else {"kind": config.split.kind}
+    split = config.split
+    return {"kind": split.kind, **{name: getattr(split, name) for name in READ_BY[split.kind]}}
 
 
 def content_hash(ingredients: dict[str, Any]) -> str:
@@ -79,4 +79,5 @@ def _add_extras(source: Source, folder: Path, manifest: dict[str, Any], entries:
     side = {f"side.{name}": array for name, array in source.side(data).items()}
     entries.update(cache.write_arrays(folder, side))
     manifest["stats"] = {**manifest["stats"], "reader": reader_counts(source)}
-    manifest["ceiling"] = source.ceiling(data)
+    # No ceiling expects that rows which come later are trained on.
+    manifest["ceiling"] = None if data.protocol["kind"] in DRAWN else source.ceiling(data)

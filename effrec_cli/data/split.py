@@ -1,6 +1,7 @@
 """What is held out: each split is a set of ranges over the ordered rows and copies nothing.
 
-`leave_one_out` and `files` are here; `split_time.py` has `global_time`.
+`leave_one_out` and `files` are here; `split_time.py` has `global_time`, `split_random.py` has `random` and
+`files_random`, `split_strong.py` has `strong`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from effrec_cli.data.rows import Rows
 from effrec_cli.data.source import TEST, TRAIN, VALID
 from effrec_cli.data.types import EvalCases, Int64
 from effrec_cli.errors import ConfigError, DataError
-from effrec_cli.schema.dataset_base import SplitConfig
+from effrec_cli.schema.dataset_base import READY_MADE, SplitConfig
+
+
+@dataclass(frozen=True)
+class RawIds:
+    """Raw ids by row number, of users and of items."""
+
+    users: NDArray[Any]
+    items: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -74,26 +83,49 @@ def given_parts(offsets: Int64, rows: Rows, source: str) -> Split:
         ConfigError: the rows carry no parts.
         DataError: no row is in the test part.
     """
+    parts = require_parts(rows, "files", source)
+    given = bool((parts == VALID).any())
+    split = parts_in_order(offsets, parts, last_validates=not given)
+    split.protocol.update(kind="files", valid="given" if given else "last_training_row")
+    return split
+
+
+def require_parts(rows: Rows, kind: str, source: str) -> NDArray[np.int8]:
+    """Returns the ready-made parts of rows.
+
+    Raises:
+        ConfigError: they carry none.
+        DataError: no row is in the test part.
+    """
     if rows.parts is None:
         raise ConfigError(
             "These data come without ready-made parts.",
-            where=f"dataset.split.kind=files of dataset '{source}'",
+            where=f"dataset.split.kind={kind} of dataset '{source}'",
             fix="dataset.split.kind=leave_one_out, or dataset=table with path, valid_path and test_path",
         )
-    parts = rows.parts
-    num_train, num_valid, num_test = (rows_per_user(offsets, parts == p) for p in (TRAIN, VALID, TEST))
-    if not num_test.any():
+    if not (rows.parts == TEST).any():
         raise DataError("The test part has no rows left.", where="dataset.test_path")
+    return rows.parts
+
+
+def parts_in_order(offsets: Int64, parts: NDArray[np.int8], *, last_validates: bool = False) -> Split:
+    """Returns the split of users' rows that are ordered by part; all held-out rows of a user are one case.
+
+    Args:
+        offsets: int64 [num_users + 1].
+        parts: int8 [num_rows]; TRAIN, then VALID, then TEST inside each user.
+        last_validates: the last training row of each user with at least three of them is validation.
+    """
+    num_train, num_valid = (rows_per_user(offsets, parts == part) for part in (TRAIN, VALID))
     start, end = offsets[:-1], offsets[1:]
     valid_end = start + num_train + num_valid
-    given = bool(num_valid.any())
-    train_end = start + num_train - (0 if given else num_train >= 3)
+    train_end = start + num_train - (num_train >= 3 if last_validates else 0)
     has_valid, has_test = train_end < valid_end, valid_end < end
     return Split(
         train_end,
         valid=cases(has_valid & (train_end > start), start, train_end, train_end, valid_end),
         test=cases(has_test & (valid_end > start), start, valid_end, valid_end, end),
-        protocol={"kind": "files", "valid": "given" if given else "last_training_row"},
+        protocol={},
         counts={
             "valid_users_without_history": int(np.count_nonzero(has_valid & (train_end == start))),
             "test_users_without_history": int(np.count_nonzero(has_test & (valid_end == start))),
@@ -106,8 +138,8 @@ def rows_per_user(offsets: Int64, flags: NDArray[np.bool_]) -> Int64:
     return np.add.reduceat(flags, offsets[:-1], dtype=np.int64)
 
 
-def make_split(offsets: Int64, rows: Rows, num_items: int, settings: SplitConfig, source: str) -> Split:
-    """Returns the split that `settings` asks for, over rows in their final order.
+def make_split(offsets: Int64, rows: Rows, ids: RawIds, settings: SplitConfig, source: str) -> Split:
+    """Returns the split that `settings` asks for, over rows in order; of the kinds `DRAWN`, it reorders them.
 
     Raises:
         ConfigError: ready-made parts are there and not asked for, or the other way round.
@@ -115,7 +147,7 @@ def make_split(offsets: Int64, rows: Rows, num_items: int, settings: SplitConfig
     """
     if settings.kind == "files":
         return given_parts(offsets, rows, source)
-    if rows.parts is not None:
+    if rows.parts is not None and settings.kind not in READY_MADE:
         raise ConfigError(
             "Ready-made parts are given, but the split would ignore them.",
             where=f"dataset.split.kind={settings.kind} with dataset.valid_path or dataset.test_path",
@@ -123,6 +155,14 @@ def make_split(offsets: Int64, rows: Rows, num_items: int, settings: SplitConfig
         )
     if settings.kind == "leave_one_out":
         return leave_one_out(offsets)
+    from effrec_cli.data.split_random import files_random, random_split
+    from effrec_cli.data.split_strong import strong
     from effrec_cli.data.split_time import global_time
 
-    return global_time(offsets, rows, num_items, settings)
+    if settings.kind == "files_random":
+        return files_random(offsets, rows, ids, settings, source)
+    if settings.kind == "random":
+        return random_split(offsets, rows, ids, settings)
+    if settings.kind == "strong":
+        return strong(offsets, rows, ids, settings)
+    return global_time(offsets, rows, len(ids.items), settings)

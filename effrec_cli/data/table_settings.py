@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effrec_cli.errors import ConfigError
+from effrec_cli.schema.dataset_base import DRAWN, READY_MADE
 from effrec_cli.schema.dataset_table import TableConfig
 
 _COLUMNS = ("user", "item", "time", "rating", "label", "title")
@@ -41,17 +42,25 @@ def check_table(config: TableConfig) -> None:
 
 
 def _check_parts(config: TableConfig) -> None:
-    if config.split.kind == "files" and config.test_path is None:
+    kind = config.split.kind
+    if kind in READY_MADE and config.test_path is None:
         raise ConfigError(
             "A ready-made split needs a test file.",
-            where="dataset.split.kind=files",
+            where=f"dataset.split.kind={kind}",
             fix="dataset.test_path=FILE, or dataset.split.kind=leave_one_out",
         )
-    if config.split.kind != "files" and (config.valid_path or config.test_path):
+    if kind not in READY_MADE and (config.valid_path or config.test_path):
         raise ConfigError(
             "Ready-made parts are given, but the split would ignore them.",
-            where=f"dataset.split.kind={config.split.kind} with dataset.valid_path or dataset.test_path",
+            where=f"dataset.split.kind={kind} with dataset.valid_path or dataset.test_path",
             fix="dataset.split.kind=files, or leave the two paths out",
+        )
+    if kind in DRAWN and (config.correct is not None or config.user is None):
+        rows = "Rows that name no users" if config.user is None else "Answers"
+        raise ConfigError(
+            f"{rows} are parted by dataset.parts, in their order, and this split would part rows at random.",
+            where=f"dataset.split.kind={kind}",
+            fix="dataset.split.kind=leave_one_out, or files with ready-made parts",
         )
 
 

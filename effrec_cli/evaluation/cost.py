@@ -15,6 +15,7 @@ from torch import nn
 
 from effrec_cli.evaluation.cost_record import Cost, Parameters
 from effrec_cli.evaluation.energy import Joules, energy_counter
+from effrec_cli.evaluation.held import weights_bytes
 from effrec_cli.evaluation.memory import PeakMemory, peak_memory
 from effrec_cli.evaluation.model_size import count_parameters, flops_per_sample
 from effrec_cli.evaluation.stages import Clock, Stages
@@ -151,6 +152,8 @@ class CostMeter:
         seconds_cache: float | None = None,
         cache_id: str | None = None,
         factor_bytes: int | None = None,
+        gradient_bytes: int | None = None,
+        optimizer_bytes: int | None = None,
     ) -> Cost:
         """Returns what the run cost so far.
 
@@ -164,6 +167,8 @@ class CostMeter:
             seconds_cache: as `Cost` says; the method knows.
             cache_id: likewise.
             factor_bytes: likewise.
+            gradient_bytes: as `Cost` says; None without a loop.
+            optimizer_bytes: likewise.
         """
         kept = self._so_far()
         joules, peak = _over_ranks(kept.joules, kept.peak)
@@ -185,6 +190,9 @@ class CostMeter:
             seconds_cache=seconds_cache,
             cache_id=cache_id,
             factor_bytes=factor_bytes,
+            weights_bytes=weights_bytes(model),
+            gradient_bytes=gradient_bytes,
+            optimizer_bytes=optimizer_bytes,
             seconds_wall=self.stages.whole - self._trained_here + kept.seconds + kept.lost,
             **{f"seconds_{what}": self.stages.seconds.get(what) for what in _BESIDE},
         )

@@ -66,6 +66,10 @@ class Cost:
             earlier one. None where there is none. No part of `seconds_wall` but for what this run did.
         cache_id: names a factorisation that `seconds_cache` was spent on: runs with the same name share it.
         factor_bytes: of its vectors of users and items, (users + items) x dim x 4.
+        weights_bytes: of the parameters and buffers that the run trained with, as they are allocated.
+        gradient_bytes: the most that gradients took, likewise, in the steps that were looked at: one in
+            twenty of the part of the run that finished it. None without a loop, as the next.
+        optimizer_bytes: of what optimizers remember, likewise.
         epochs: complete epochs.
         first_epoch_counted: `seconds_per_epoch` is the time of the only epoch, warm-up included.
     """
@@ -92,5 +96,8 @@ class Cost:
     seconds_wall: float | None = None
     cache_id: str | None = None
     factor_bytes: int | None = None
+    weights_bytes: int | None = None
+    gradient_bytes: int | None = None
+    optimizer_bytes: int | None = None
     epochs: int = 0
     first_epoch_counted: bool = False

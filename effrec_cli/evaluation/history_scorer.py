@@ -53,10 +53,13 @@ class SequenceScorer:
         self.model.train(False)
         try:
             with torch.autocast(self.device.type, enabled=False):
-                items = cast(Tensor, self.model.item_embeddings)
-                return self._last_hidden(inputs, lengths) @ items.T
+                return self._products(self._last_hidden(inputs, lengths))
         finally:
             self.model.train(training)
+
+    def _products(self, hidden: Tensor) -> Tensor:
+        """Returns the scores [B, V] of states [B, D]."""
+        return hidden @ cast(Tensor, self.model.item_embeddings).T
 
     def _read(self, histories: Histories) -> tuple[Tensor, Tensor]:
         """Returns what the model reads: items int64 [B, L], and how many int64 [B]."""

@@ -11,8 +11,12 @@ from effrec_kernels import RowSparse, coalesce
 from torch import Tensor
 
 from effrec_cli.distributed import World
+from effrec_cli.evaluation.held import gradient_bytes
 from effrec_cli.loop.finite import FiniteGuard
 from effrec_cli.precision import LossScaler, autocast, resolve_precision
+
+_LOOK_EVERY = 20
+"""Steps between two looks at how large gradients are."""
 
 
 class Primitives:
@@ -32,6 +36,7 @@ class Primitives:
         precision: `fp32`, `bf16` or `fp16`.
         guard: knows whether all losses and gradients were finite.
         scaler: the loss scaler of fp16, else None.
+        gradient_bytes: the most that gradients have taken, in the steps that were looked at.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Primitives:
         self.optimizers, self.world = optimizers, world
         self.steps = 0
         self.last_micro_batch = True
+        self.gradient_bytes = 0
         self.precision = resolve_precision(precision, world.device)
         self.scaler = LossScaler(world.device) if self.precision == "fp16" else None
         self.guard = FiniteGuard(world.device, self.scaler)
@@ -108,6 +114,8 @@ class Primitives:
         Fused optimizers skip on the device. Another kind is asked to step only after waiting for the flag,
         which costs nothing on a CPU.
         """
+        if self.steps % _LOOK_EVERY == 0:
+            self.gradient_bytes = max(self.gradient_bytes, gradient_bytes(self._parameters))
         for optimizer in self.optimizers:
             if getattr(optimizer, "_step_supports_amp_scaling", False):
                 vars(optimizer).update(found_inf=self.guard.found_inf, grad_scale=None)

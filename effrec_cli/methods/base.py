@@ -255,9 +255,17 @@ class Method:
         """Returns settings that were left to the method, each with what it chose and why; none by default."""
         return {}
 
+    def sparsity(self) -> dict[str, Any] | None:
+        """Returns what of the model is stored, and what led there, JSON-able; None where all of it is."""
+        return None
+
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the tensors that make the trained model."""
         return dict(self.model.state_dict())
+
+    def served_state_dict(self) -> dict[str, Tensor]:
+        """Returns the tensors that a finished run keeps of the model; by default those that train."""
+        return self.state_dict()
 
     def keepsakes(self) -> dict[str, Tensor]:
         """Returns what is kept beside the weights to score with where the dataset is not; none by default.
@@ -270,7 +278,7 @@ class Method:
         """Takes `keepsakes` before `build`, which then makes what scores by them; ignored by default."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes the tensors of `state_dict` back."""
+        """Takes the tensors of `state_dict` back; where a run is opened, those of `served_state_dict`."""
         self.model.load_state_dict(state)
 
     def extra_state(self) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import effrec_kernels
@@ -32,6 +34,7 @@ from effrec_cli.methods.next_item.losses import (
     mined_loss,
     sampling_options,
 )
+from effrec_cli.methods.next_item.packing import settle_packing
 from effrec_cli.methods.next_item.width import check_heads, width_for
 from effrec_cli.methods.next_item.windows import masking_of, windows_for
 from effrec_cli.schema.factors import fitting
@@ -51,7 +54,7 @@ class CCE(FactorStart):
 
     tasks: ClassVar[tuple[str, ...]] = ("next_item",)
     _made_draws: Draws | None = None
-    _packing: str | None = None
+    _packing: Mapping[str, str] = MappingProxyType({})
     _loss_choice: Choice[str] | None = None
     _rows_choice: Choice[bool] | None = None
     _kept_loss: str | None = None
@@ -159,12 +162,7 @@ class CCE(FactorStart):
 
         What `model.packed=auto` comes to on this device is settled before, and written down.
         """
-        model = cast(Any, self.model)
-        if getattr(model, "packed", None) == "auto":
-            with engine.autocast():
-                packed = model.packs(self._items.device, self.config.run.compile)
-            model.packed = self.config.model.packed = packed
-            self._packing = f"{str(packed).lower()} on {self._items.device.type}"
+        self._packing = settle_packing(self.model, self.config, self._items.device, engine)
         if self.config.method.init_items == "factors":
             self.warm_start()
         super().fit(engine)
@@ -196,8 +194,7 @@ class CCE(FactorStart):
         """Returns what was left open and became what, and why; `model.packed` once it trains."""
         chosen = {"method.loss": self._loss_choice, "optimizer.sparse_rows": self._rows_choice}
         found = {setting: choice.why for setting, choice in chosen.items() if choice is not None}
-        packing = {} if self._packing is None else {"model.packed": self._packing}
-        return {**super().choices(), **found, **packing}
+        return {**super().choices(), **found, **self._packing}
 
     def extra_state(self) -> dict[str, Any]:
         """Returns what was chosen and not given, and how it started: a run keeps both wherever it goes on."""

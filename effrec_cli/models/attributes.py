@@ -50,6 +50,12 @@ class AttributeTable(nn.Module):
         """Returns the table whose buffers stand in a model's state under `prefix`."""
         return cls(*(state[f"{prefix}{name}"] for name in COLUMNS), closed=True)
 
+    @classmethod
+    def nothing(cls, rows: int) -> AttributeTable:
+        """Returns a table of so many rows that says nothing of any."""
+        floats, whole = torch.zeros(rows, 0), torch.zeros(rows, 0, dtype=torch.int32)
+        return cls(floats, whole, torch.zeros(0, dtype=torch.int64), whole.to(torch.uint8), floats.clone())
+
     @property
     def sizes(self) -> list[int]:
         """How many values each category has."""

@@ -94,6 +94,9 @@ _FIGURES = (
     "joules",
     "peak_memory_bytes",
     "model_bytes",
+    "weights_bytes",
+    "gradient_bytes",
+    "optimizer_bytes",
     "training_rows",
     "flops_per_sample",
 )

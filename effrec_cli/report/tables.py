@@ -96,6 +96,7 @@ def cost_table(result: Result) -> Table:
         ["cache", figures.seconds(cost.seconds_cache), "made once, for every run that reads it"],
         ["energy", figures.joules(cost.joules), ""],
         ["peak memory", figures.memory(cost.peak_memory_bytes), cost.memory_kind],
+        ["training state", figures.memory(_held(result)), _parts_held(result)],
         ["parameters", figures.count(cost.parameters.all), _parameters(result)],
         ["saved model", figures.memory(cost.model_bytes), ""],
         ["training rows", figures.count(cost.training_rows), ""],
@@ -112,6 +113,23 @@ def cost_table(result: Result) -> Table:
 def _factors(result: Result) -> str:
     """Returns what fitting cost, and whom."""
     return "fitting them" if result.cost.seconds_factorise else "found, fitted by an earlier run"
+
+
+def _held(result: Result) -> int | None:
+    """Returns the bytes of weights, gradients and optimizer state; None where it was not measured."""
+    cost = result.cost
+    parts = (cost.weights_bytes, cost.gradient_bytes, cost.optimizer_bytes)
+    return None if None in parts else sum(part for part in parts if part is not None)
+
+
+def _parts_held(result: Result) -> str:
+    cost = result.cost
+    parts = {
+        "weights": cost.weights_bytes,
+        "gradients": cost.gradient_bytes,
+        "optimizer": cost.optimizer_bytes,
+    }
+    return ", ".join(f"{name} {figures.memory(part)}" for name, part in parts.items()) + ", as allocated"
 
 
 def _of_all_rows(sample: dict[str, Any]) -> str:

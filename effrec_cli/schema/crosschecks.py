@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from effrec_cli.errors import nearest_name
+from effrec_cli.schema.dataset_base import split_problems
 from effrec_cli.schema.dataset_table import TableConfig
+from effrec_cli.schema.dsl_next_item import task_problems
 from effrec_cli.schema.factors import Fitting, factor_problems
 from effrec_cli.schema.method_cadc import CADCConfig, cadc_problems
 from effrec_cli.schema.method_cce import CCEConfig, cce_problems
+from effrec_cli.schema.method_dsl import MOVING, SLOWEST_BETA, DSLConfig, dsl_problems
 from effrec_cli.schema.method_gram import GRAMConfig, gram_problems
 from effrec_cli.schema.method_iisan import IISANConfig, iisan_problems
 from effrec_cli.schema.problems import Problem
 from effrec_cli.schema.protocols import BEST_IN_BETWEEN, OWN, is_own, is_rising, metrics_of, task_of
 from effrec_cli.schema.root import Config, EvaluationConfig
 from effrec_cli.schema.row_sparse import row_sparse_problems
-from effrec_cli.schema.sample import is_sampled
+from effrec_cli.schema.sample import is_sampled, sample_problems
 
 
 def cross_problems(config: Config) -> Iterator[Problem]:
@@ -141,6 +144,23 @@ def _cadc(config: Config) -> Iterator[Problem]:
         yield from _sampled_twice(config.method, config)
 
 
+def _dsl(config: Config) -> Iterator[Problem]:
+    if isinstance(config.method, DSLConfig):
+        yield from dsl_problems(config.method, config.model)
+        yield from task_problems(config.method, config.model, task_of(config))
+        yield from _rows_optimizer(config)
+
+
+def _rows_optimizer(config: Config) -> Iterator[Problem]:
+    """Yields an optimizer that does not move rows of sparse tables, or forgets too slowly."""
+    if config.optimizer.name == "sgd":
+        what = "Tables of method dsl are moved by Adam, row by row; sgd is not there for them."
+        yield Problem("optimizer.name", what, fix="optimizer=adam, or optimizer=adamw")
+    if config.method.mode in MOVING and max(config.optimizer.betas, default=0) > SLOWEST_BETA:
+        what = f"Steps of a number are counted in 16 bits, which is enough for betas up to {SLOWEST_BETA}."
+        yield Problem("optimizer.betas", what, fix="optimizer.betas=[0.9,0.999]")
+
+
 def _sampled_twice(own: CADCConfig, config: Config) -> Iterator[Problem]:
     """Yields a sample of a sample, of which nobody could say what the factorisation is to read."""
     dataset = getattr(config.dataset, "sample", None)
@@ -191,9 +211,14 @@ def _titles(config: Config) -> Iterator[Problem]:
         yield Problem("dataset.title", what, fix=fix)
 
 
+def _split(config: Config) -> Iterator[Problem]:
+    yield from split_problems(config.dataset.split)
+
+
 def _sample(config: Config) -> Iterator[Problem]:
-    """Yields a sample of interactions where the task trains on other rows."""
+    """Yields what a sample would not look at, and one of interactions where the task trains on other rows."""
     sample, task = config.dataset.sample, task_of(config)
+    yield from sample_problems(sample, "dataset.sample")
     if is_sampled(sample) and task in OWN:
         rows = _OWN_ROWS.get(task, "others")
         what = f"A sample keeps some of the interactions, and task {task} trains on {rows}."
@@ -226,9 +251,11 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _heads,
     _cadc,
     _cce,
+    _dsl,
     _gram,
     _iisan,
     _factors,
+    _split,
     _sample,
     _sparse_rows,
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 
 from effrec_cli.schema.fields import setting
+from effrec_cli.schema.problems import Problem, unused_problems
 from effrec_cli.schema.sample import SampleConfig
 
 
@@ -30,24 +32,67 @@ class FilterConfig:
     duplicates: str = setting("keep", choices=("keep", "first", "last"))
 
 
+READ_BY = {
+    "leave_one_out": (),
+    "global_time": ("test_share", "valid_user_share", "seed"),
+    "files": (),
+    "files_random": ("valid_share", "seed"),
+    "random": ("valid_share", "test_share", "seed"),
+    "strong": ("valid_user_share", "test_user_share", "fold_in", "seed"),
+}
+"""The settings that each kind of split reads."""
+
+READY_MADE = ("files", "files_random")
+"""The kinds that take the parts that a source brings; to all others its rows are of one part."""
+
+DRAWN = ("files_random", "random", "strong")
+"""The kinds by which a user's rows leave their order in time: a hash says which of them come first."""
+
+
 @dataclass
 class SplitConfig:
-    """What is held out.
+    """What is held out; each kind of split refuses settings that it would not read.
 
     Attributes:
         kind: `leave_one_out` holds out each user's last row for test and the one before for validation;
             `global_time` holds out what comes after a moment (papers/cce section 3.3: last item of each
             user active after it; validation on the last item of some other users); `files` takes the
-            ready-made parts of `dataset=table`.
-        test_share: share of rows after the moment (global_time).
-        valid_user_share: share of users kept for validation (global_time).
-        seed: draws the validation users (global_time).
+            ready-made parts of `dataset=table` or `dataset=lightgcn`; `files_random` takes their test part,
+            and draws validation from each user's training rows (the benchmark of LightGCN, papers/dsl
+            section 2.2); `random` draws both from each user's rows; `strong` draws users whom training never
+            sees, and ranks for them from some of their rows (strong generalisation).
+        test_share: share of rows after the moment (global_time), or of each user's items (random).
+        valid_share: share of each user's items kept for validation (random), of training ones (files_random).
+        valid_user_share: share of users kept for validation (global_time, strong).
+        test_user_share: share of users kept for the test (strong).
+        fold_in: share of such a user's items that are history; the others are the targets (strong).
+        seed: draws users (global_time, strong) and items (files_random, random, strong).
     """
 
-    kind: str = setting("leave_one_out", choices=("leave_one_out", "global_time", "files"))
+    kind: str = setting("leave_one_out", choices=tuple(READ_BY))
     test_share: float = setting(0.1, above=0, high=0.9)
+    valid_share: float = setting(0.1, above=0, high=0.9)
     valid_user_share: float = setting(0.05, above=0, high=0.9)
+    test_user_share: float = setting(0.05, above=0, high=0.9)
+    fold_in: float = setting(0.8, above=0, high=0.99)
     seed: int = setting(42, low=0)
+
+
+def split_problems(split: SplitConfig) -> Iterator[Problem]:
+    """Yields settings that the kind of split would not read, and shares that leave nothing to train on."""
+    names = [each.name for each in fields(split) if each.name != "kind"]
+    readers = {name: tuple(kind for kind, read in READ_BY.items() if name in read) for name in names}
+    yield from unused_problems(split, {name: ("kind", kinds) for name, kinds in readers.items()}, PATH)
+    for kind, (first, second) in _TOGETHER.items():
+        given = getattr(split, first) + getattr(split, second)
+        if split.kind == kind and given >= 1:
+            what = f"{first} and {second} leave nothing to train on: together they are {given:g}."
+            yield Problem(f"{PATH}.{first}", what, fix=f"{PATH}.{first}=0.1 {PATH}.{second}=0.1")
+
+
+PATH = "dataset.split"
+_TOGETHER = {"random": ("valid_share", "test_share"), "strong": ("valid_user_share", "test_user_share")}
+"""Shares that are taken from one whole."""
 
 
 @dataclass

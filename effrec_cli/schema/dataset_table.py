@@ -18,7 +18,7 @@ class TableConfig(ImagesConfig):
     Attributes:
         path: csv or parquet file (or folder of parquet files) with the interactions, or the training part.
         valid_path: the validation part, for `split.kind=files`.
-        test_path: the test part, for `split.kind=files`.
+        test_path: the test part, for `split.kind=files` and `files_random`.
         items_path: optional table of items, with the `item` and `title` columns.
         items_item: name of its item column; None is that of `item`.
         user: name of the user column; None, with no `item` either, of labelled rows that name nobody.

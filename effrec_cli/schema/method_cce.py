@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from effrec_cli.schema.factors import FactorsConfig, StartConfig, factor_problems, fitting
 from effrec_cli.schema.fields import setting
-from effrec_cli.schema.problems import Problem, unread_problems, unused_problems
+from effrec_cli.schema.problems import Needed, Problem, unread_problems, unused_problems
 
 LOSSES = ("ce", "ce_sampled", "cce", "cce_sampled", "bce", "bce_sampled", "gbce", "sce")
 FULL = ("ce", "cce")
@@ -114,7 +114,7 @@ def cce_problems(own: CCEConfig, dim: int | None = None) -> Iterator[Problem]:
 def _start(own: CCEConfig, dim: int | None) -> Iterator[Problem]:
     """Yields why the item table cannot start as asked, and what is asked of vectors that nothing reads."""
     if own.init_items == "random":
-        needed = ("method", "init_items", "factors", own.init_items)
+        needed = Needed("method.init_items", ("factors",), own.init_items)
         yield from unread_problems(own.factors, "method.factors", needed)
         return
     asked = own.factors.dim

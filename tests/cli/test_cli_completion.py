@@ -47,9 +47,9 @@ def complete(effrec, monkeypatch):
         (
             "effrec train method=",
             [
-                *("method=bpr", "method=cadc", "method=cce", "method=ease", "method=explicit_als"),
-                *("method=gram", "method=ials", "method=iisan", "method=itemknn", "method=pop"),
-                "method=rsvd",
+                *("method=bpr", "method=cadc", "method=cce", "method=dsl", "method=ease"),
+                *("method=explicit_als", "method=gram", "method=ials", "method=iisan", "method=itemknn"),
+                *("method=pop", "method=rsvd"),
             ],
         ),
         ("effrec validate model=sas", ["model=sasrec"]),

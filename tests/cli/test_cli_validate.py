@@ -206,7 +206,7 @@ def test_factorising_is_counted_before_the_network_that_starts_from_it(validate,
         assert found["how"].startswith("weights, gradients")
         assert "Factorising comes before the network" in found["how"]
     assert wide["factorising"] == memory["factorising"]
-    alone = validate(*words, "model.hidden=[8]", "method.embedding=rand")[0]["memory"]
+    alone = validate(*words[:-1], "model.hidden=[8]", "method.embedding=rand")[0]["memory"]
     assert alone["factorising"] == 0
     assert alone["total"] < memory["total"]
     assert "factorising" in effrec("validate", *words).out

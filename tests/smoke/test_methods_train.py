@@ -6,7 +6,7 @@ import pytest
 
 from effrec_cli import registry
 from effrec_cli.app import main
-from effrec_cli.schema.method_cadc import OVER_VECTORS
+from effrec_cli.schema.method_cadc import IDS_ALONE, OVER_VECTORS
 from effrec_cli.schema.method_cce import LOSSES
 
 OVER_PAIRS = ("bce", *OVER_VECTORS)
@@ -63,12 +63,21 @@ def test_every_model_trains(model, tmp_path):
     assert result["choices"]["model.packed"] == "true on cpu"
 
 
-@pytest.mark.parametrize("model", models_of("top_n"))
+@pytest.mark.parametrize("model", sorted(set(models_of("top_n")) - set(IDS_ALONE)))
 def test_every_model_over_pairs_trains(model, tmp_path):
     result = train(tmp_path, "method=cadc", f"model={model}", "method.factors.dim=8")
     assert result["model"] == model
     assert result["cost"]["training_rows"] < 0.15 * result["dataset"]["interactions"]
     assert result["cost"]["seconds_cache"] > 0
+
+
+@pytest.mark.parametrize("model", models_of("top_n"))
+def test_every_model_over_tables_trains(model, tmp_path):
+    of_users = ["model.hidden=16", "model.latent=8"]
+    words = of_users if model == "multvae" else ["method.dim=16", "method.num_negatives=3"]
+    result = train(tmp_path, "method=dsl", f"model={model}", *words)
+    assert result["model"] == model
+    assert result["sparsity"]["live"] == 0.25 * result["sparsity"]["of"]
 
 
 @pytest.mark.parametrize("loss", OVER_PAIRS)

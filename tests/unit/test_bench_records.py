@@ -116,6 +116,12 @@ def test_table_shows_the_median_and_where_they_differ_the_extremes(tmp_path):
     ]
 
 
+def test_one_of_something_is_called_by_the_singular(tmp_path):
+    made = {"seeds": 1, "batch": 1, "% of the rows": 1, "steps": 10}
+    records.keep(tmp_path, record(parameters=made))
+    assert "| small: 1 seed, 1 batch, 1 % of the rows, 10 steps |" in suite_tables("loss", tmp_path)
+
+
 def test_gpu_tables_come_first(tmp_path):
     records.keep(tmp_path, record())
     records.keep(tmp_path, record(device="NVIDIA H200", device_kind="cuda"))

@@ -13,15 +13,16 @@ from effrec_cli.data.types import RecData
 from effrec_cli.schema import Config
 
 
-def windows_for(config: Config, data: RecData) -> NextItemBatches:
+def windows_for(config: Config, data: RecData, window: str | None = None) -> NextItemBatches:
     """Returns windows over the users' training items, some of them masked where the model asks for it.
 
     Args:
         config: of the run; `method.batch_size` is known.
         data: what is trained on.
+        window: `slide` or `last`; None is what `method.window` says.
     """
     own = config.method
-    given = (data, own.batch_size, config.model.max_length, own.window, config.seed)
+    given = (data, own.batch_size, config.model.max_length, window or own.window, config.seed)
     masking = masking_of(config)
     if not masking:
         return NextItemBatches(*given)
