@@ -149,15 +149,11 @@ class DSL(Method):
         return KnownPairs(self.data.unsampled())
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        """Returns what moves the rows of tables that a step read, and what moves the rest.
+        """Returns what moves tables, the rows that a step read or has gradients of, and what moves the rest.
 
-        Tables of all modes move alike; where places change, the steps of each number are counted. Tables
-        that are read whole have dense gradients, and one optimizer whose steps all numbers share.
+        Tables of all modes move alike; where places change, the steps of each number are counted.
         """
         settings = self.config.optimizer
-        if self.config.model.name in WHOLE:
-            self._optimizers = [make_optimizer(model.parameters(), settings)]
-            return self._optimizers
         weights = [table.weights for table in tables_in(model).values()]
         tables = RowAdam(
             weights,
@@ -170,9 +166,7 @@ class DSL(Method):
         )
         of_tables = set(weights)
         rest = [each for each in model.parameters() if each not in of_tables]
-        made = [tables, *([make_optimizer(rest, settings)] if rest else [])]
-        self._optimizers = made
-        return made
+        return [tables, *([make_optimizer(rest, settings)] if rest else [])]
 
     def fit(self, engine: Engine) -> None:
         """Trains, and changes places on the way."""

@@ -137,10 +137,15 @@ def _torch(
         stored, values = tuple(tensor[:, 0] for tensor in stored), values[:, 0]
     row_bytes = table.shape[1] * table.element_size()
     step = chunks.rows_at_once(CPU_BYTES, row_bytes) if table.is_cpu else len(rows)
+    every = barred is None and len(rows) == gradient.num_rows and _rise(rows)  # nothing to gather
     for some in chunks.slices(len(rows), step):
         at, mine = rows[some], values[some]
+        mine = mine if grad_scale is None else mine / grad_scale
+        if every:
+            _move_([tensor[some] for tensor in stored], mine, rule)
+            continue
         moved = [tensor.index_select(0, at) for tensor in stored]
-        _move_(moved, mine if grad_scale is None else mine / grad_scale, rule)
+        _move_(moved, mine, rule)
         for tensor, new in zip(stored, moved, strict=True):
             kept = new if barred is None else torch.where(barred, tensor.index_select(0, at), new)
             tensor.index_copy_(0, at, kept)
@@ -194,9 +199,11 @@ class RowAdam(Optimizer):
     """Adam for tables whose gradients are row-sparse, as the losses with `sparse=True` make them.
 
     Semantics are those of `adam_rows_`: rows that a step's gradient does not hold stay as they are, with
-    their moments, whatever the weight decay. A gradient may hold a row several times. Like PyTorch's fused
-    optimizers it obeys `found_inf` and `grad_scale`, scalars on the device, set on it by a `GradScaler` or by
-    hand, and no step waits for the device.
+    their moments, whatever the weight decay. A gradient may hold a row several times; a dense one holds all,
+    which is for tables that are read whole at times, or whose numbers begin anew: where neither is so,
+    `torch.optim.Adam` does the same in less time. Like PyTorch's fused optimizers it obeys `found_inf` and
+    `grad_scale`, scalars on the device, set on it by a `GradScaler` or by hand, and no step waits for the
+    device.
 
     Args:
         params: tables, float32 or float64 [V, D].
@@ -211,8 +218,8 @@ class RowAdam(Optimizer):
         kernel: `auto`, `triton` or `torch`, who computes.
 
     Raises:
-        ValueError: a setting is out of range (with `slot_steps` also a beta above 0.99947), a parameter is no
-            such table, or (in `step`) a gradient is dense. TypeError: a parameter is of another dtype.
+        ValueError: a setting is out of range (with `slot_steps` also a beta above 0.99947), or a parameter is
+            no such table. TypeError: a parameter is of another dtype.
     """
 
     _step_supports_amp_scaling = True
@@ -283,14 +290,11 @@ class RowAdam(Optimizer):
         return result
 
     def _move(self, table: Tensor, rule: AdamRule, slot_steps: bool) -> None:
-        gradient = table.grad
-        if gradient is None or not gradient.is_sparse:
-            raise ValueError("RowAdam moves rows; this gradient is dense: use torch.optim.Adam for its table")
-        given = RowSparse.of(gradient)
+        assert table.grad is not None
         adam_rows_(
             table,
             self._moments(table, slot_steps),
-            given if gradient.is_coalesced() or _rise(given.rows) else coalesce(given),
+            _each_row_once(table.grad),
             rule,
             grad_scale=getattr(self, "grad_scale", None),
             found_inf=getattr(self, "found_inf", None),
@@ -302,6 +306,14 @@ class RowAdam(Optimizer):
         if not state:
             state.update(vars(Moments.of(table, slot_steps=slot_steps)))
         return Moments(state["exp_avg"], state["exp_avg_sq"], state["row_steps"])
+
+
+def _each_row_once(gradient: Tensor) -> RowSparse:
+    """Returns the rows of a gradient [V, D]; of a dense one all."""
+    if not gradient.is_sparse:
+        return RowSparse(torch.arange(len(gradient), device=gradient.device), gradient, len(gradient))
+    given = RowSparse.of(gradient)
+    return given if gradient.is_coalesced() or _rise(given.rows) else coalesce(given)
 
 
 def _rise(rows: Tensor) -> bool:

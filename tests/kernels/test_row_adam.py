@@ -237,11 +237,23 @@ def test_bad_arguments(options, error, words):
         RowAdam([options.pop("params")], **options)
 
 
-def test_a_dense_gradient_is_refused():
-    moving = table()
-    moving.grad = torch.ones_like(moving)
-    with pytest.raises(ValueError, match="dense"):
-        RowAdam([moving]).step()
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
+@pytest.mark.parametrize("by_slot", [False, True], ids=["rows", "numbers"])
+@pytest.mark.parametrize("dim", [1, D, 300])
+def test_a_dense_gradient_moves_all_rows(dim, by_slot, kernel):
+    """To the bit as one that holds each of them, in any order, and as Adam does."""
+    pytest.importorskip("triton")
+    dense, rows, whole = (table(dim=dim) for _ in range(3))
+    ours = [RowAdam([one], lr=0.01, kernel=kernel, slot_steps=by_slot) for one in (dense, rows)]
+    theirs, draw = torch.optim.Adam([whole], lr=0.01), torch.Generator().manual_seed(0)
+    for _ in range(20):
+        dense.grad = torch.randn(dim, V, generator=draw).T if dim > 1 else torch.randn(V, 1, generator=draw)
+        order, whole.grad = torch.randperm(V, generator=draw), dense.grad.clone()
+        rows.grad = RowSparse(order, dense.grad[order], V).gradient()
+        for optimizer in (*ours, theirs):
+            optimizer.step()
+    assert torch.equal(dense, rows)
+    torch.testing.assert_close(dense, whole, rtol=2e-6, atol=1e-6)
 
 
 PROGRAM = """

@@ -115,6 +115,23 @@ def test_what_is_masked_stays_zero_and_the_budget_what_it_was(structure):
     assert not any(torch.equal(old, mask_of(table)) for old, table in zip(first, tables, strict=True))
 
 
+def test_a_number_that_grows_begins_with_a_step_of_one_rate():
+    """Though all of a table has a gradient in each step: its moments and age begin anew."""
+    words = [MODEL, "method.update_every=2", "optimizer.lr=0.01", "method.batch_size=32", "method.reg=0"]
+    method, batches, engine = begun(*words, total_steps=1000)
+    tables = list(tables_in(method.model).values())
+    before = [mask_of(table) for table in tables]
+    while not method._told:
+        step(method, batches, engine)
+    grown = [mask_of(table) & ~old for table, old in zip(tables, before, strict=True)]
+    assert all(new.any() for new in grown)
+    step(method, batches, engine)
+    for table, new in zip(tables, grown, strict=True):
+        moved = table.weights.detach()[new].abs()
+        assert moved.max() < 0.0101
+        assert moved.median() > 0.0099  # eps shortens that of a tiny gradient
+
+
 def test_all_numbers_live_is_the_dense_table_to_the_bit():
     ends = []
     for words in (["method.mode=dense"], ["method.density=1", "method.mode=dsl"]):

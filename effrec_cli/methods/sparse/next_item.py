@@ -24,7 +24,6 @@ from effrec_cli.methods.sparse.scorer import served_network
 from effrec_cli.methods.sparse.sequence_scorer import TableScorer
 from effrec_cli.methods.sparse.softmax import Targets, full, sampled
 from effrec_cli.models.sparse.sequence import reading
-from effrec_cli.optim import make_optimizer
 from effrec_cli.schema.dsl_next_item import NUM_NEGATIVES
 
 if TYPE_CHECKING:
@@ -88,16 +87,6 @@ class NextItemDSL(DSL):
     def batches(self, data: RecData) -> Batches:
         """Returns windows over the users' training items, some masked where the model asks for it."""
         return self._windows
-
-    def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        """Returns what moves the rows of the table that a step read, and what moves the rest.
-
-        The full softmax has a gradient of all rows: one optimizer then moves it all.
-        """
-        if self.own.loss != "cce":
-            return super().optimizers(model)
-        self._optimizers = [make_optimizer(model.parameters(), self.config.optimizer)]
-        return self._optimizers
 
     def fit(self, engine: Engine) -> None:
         """Trains, and changes places on the way; settles what `model.packed=auto` comes to before."""
