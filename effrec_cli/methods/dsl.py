@@ -178,6 +178,7 @@ class DSL(Method):
                 engine.optimizers,
                 plan,
                 regrow=self.own.regrow,
+                redistribute=self.own.redistribute,
                 seed=self.config.seed,
                 world=self.world,
             )
