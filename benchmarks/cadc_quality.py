@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from itertools import product
 from pathlib import Path
@@ -32,6 +30,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import cadc_deciles  # noqa: E402
 import cadc_pareto  # noqa: E402
+import many_runs  # noqa: E402
 import quality  # noqa: E402
 
 from effrec_cli.bench import records  # noqa: E402
@@ -125,33 +124,14 @@ def _is_meant(name: str, text: str) -> bool:
 
 def _run(name: str, words: list[str], seed: int, options: argparse.Namespace) -> int:
     folder = options.folder.resolve() / name
-    if (folder / "result.json").is_file():
-        return 0
     # The user's words come last, so that they may change a variant's.
     asked = [*overrides_of(words, seed, options.steps, folder), *options.overrides]
-    asked += options.network if "method=cadc" in words else []
-    print(f"{name}: effrec train {' '.join(asked)}", flush=True)
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    command = [sys.executable, "-m", "effrec_cli", "train", *asked]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = "\n".join(done.stderr.splitlines()[-4:])
-        print(f"{name}: ended with code {done.returncode}\n{said}", flush=True)
-    return done.returncode
+    return many_runs.run(name, asked + (options.network if "method=cadc" in words else []), folder)
 
 
 def finished(folder: Path) -> dict[str, list[Path]]:
-    """Returns the folders of finished runs by variant, in the order of `variants`, seed by seed.
-
-    Raises:
-        SystemExit: no run is finished.
-    """
-    found: dict[str, list[Path]] = {name: [] for name in variants()}
-    for path in sorted(folder.glob("*-*/result.json")):
-        found.get(path.parent.name.rpartition("-")[0], []).append(path.parent)
-    if not any(found.values()):
-        raise SystemExit(f"No finished run in {folder}.")
-    return {name: seeds for name, seeds in found.items() if seeds}
+    """Returns the folders of finished runs by variant, in the order of `variants`, seed by seed."""
+    return many_runs.finished(folder, list(variants()))
 
 
 def records_of(suite: str, how: str, folder: Path) -> list[records.Record]:

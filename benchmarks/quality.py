@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from effrec_cli.bench import records  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
-UNITS = {"epoch": "s", "epochs": "", "in all": "s"}
+UNITS = {"epoch": "s", "epochs": "", "in all": "s", "served": "MiB", "training state": "MiB"}
 TOLD = ("ndcg@10", "hr@10", "ndcg@10_cold", "hr@10_cold", "auc", "log_loss")
 """Metrics that a table has room for, where a run has them."""
 _FEWEST_COLD = 100

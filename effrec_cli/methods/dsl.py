@@ -25,7 +25,7 @@ from effrec_cli.methods.sparse.losses import loss_of
 from effrec_cli.methods.sparse.network import make_network, tables_in
 from effrec_cli.methods.sparse.plan import plan_of, turns_for
 from effrec_cli.methods.sparse.rewiring import Rewiring
-from effrec_cli.methods.sparse.scorer import live_tables, scorer_of, served_network
+from effrec_cli.methods.sparse.scorer import live_tables, propagation_of, scorer_of, served_network
 from effrec_cli.models.multvae import MultVAE
 from effrec_cli.models.pairs import PairModel
 from effrec_cli.models.sparse.served import ServedTable, restored
@@ -179,6 +179,7 @@ class DSL(Method):
                 engine.optimizers,
                 plan,
                 regrow=self.own.regrow,
+                redistribute=self.own.redistribute,
                 seed=self.config.seed,
                 world=self.world,
             )
@@ -222,13 +223,14 @@ class DSL(Method):
         """Returns how many numbers of the tables are live, of how many, and what each update has moved.
 
         `served_bytes` and `multiply_adds`, of a product with an item on average, are those of what is served:
-        of propagated vectors, which are dense, where a model propagates. `layers` counts matrices of which
-        half is live, where there are some.
+        of propagated vectors, which are dense, where a model propagates; what that takes is then told, too.
+        `layers` counts the numbers of matrices of which half is live, where there are some.
         """
         network = served_network(self.model, self.own)
         tables = live_tables(self.model, self.own)
         live = sum(table.live for table in tables)
         return {
+            **propagation_of(self.model, tables),
             "live": live,
             "of": sum(table.shape.rows * table.shape.dim for table in tables),
             "growth_bytes": getattr(self._rewiring, "sums_bytes", 0),

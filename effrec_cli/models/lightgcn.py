@@ -100,6 +100,9 @@ class LightGCN(PairModel):
     """
 
     has_vectors: ClassVar[bool] = True
+    starts: Tensor
+    columns: Tensor
+    values: Tensor
 
     def __init__(self, users: IdTable, items: IdTable, graph: Graph | None, *, num_layers: int) -> None:
         super().__init__()
@@ -119,6 +122,19 @@ class LightGCN(PairModel):
         found = propagate(self.starts, self.columns, self.values, joined, self.num_layers)
         after_users, after_items = found.split([len(users), len(items)])
         return after_users, after_items
+
+    def multiply_adds(self, live: Tensor) -> dict[str, int]:
+        """Returns what a propagation takes, in multiply-adds, and what one `of` dense tables would.
+
+        The first round alone reads the tables: what it makes are sums over neighbours, and dense
+        (papers/dsl section 3.1).
+
+        Args:
+            live: int64 [U + V], how many numbers of each row are not masked, users first.
+        """
+        of_round, first = len(self.columns) * self.users.width, int(live[self.columns.long()].sum())
+        later = (self.num_layers - 1) * of_round
+        return {"multiply_adds": first + later, "of": of_round + later}
 
     def user_parts(self, users: Tensor, folded: Tensor | None = None) -> Parts:
         """Returns the users' propagated vectors; each call propagates."""

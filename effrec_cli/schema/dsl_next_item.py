@@ -9,7 +9,7 @@ from effrec_cli.schema.problems import Problem, typed
 
 NUM_NEGATIVES = 255
 """Where they are left open, for all targets of a step."""
-UNREAD = {"next_item": ("filter_negatives", "reg"), "top_n": ("sequence_window",)}
+UNREAD = {"next_item": ("filter_negatives", "reg", "redistribute"), "top_n": ("sequence_window",)}
 """Settings that a task does not read."""
 
 

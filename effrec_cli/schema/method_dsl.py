@@ -46,7 +46,7 @@ LOOKED_AT: dict[str, tuple[str, tuple[str, ...]]] = {
     "values": ("mode", tuple(mode for mode in MODES if mode != "dense_int8")),
     "storage": ("mode", (*MOVING, "static")),
     **dict.fromkeys(("update_every", "stop", "anneal_epochs"), ("mode", (*MOVING, "topk_anneal"))),
-    **dict.fromkeys(("drop_rate", "final_rate", "decay", "regrow"), ("mode", MOVING)),
+    **dict.fromkeys(("drop_rate", "final_rate", "decay", "regrow", "redistribute"), ("mode", MOVING)),
     **dict.fromkeys(("window", "turns"), ("mode", BY_GRADIENT)),
 }
 """For a setting that not every mode reads, those that do."""
@@ -102,6 +102,8 @@ class DSLConfig:
         anneal_epochs: epochs that training is taken to have, for `decay` and `stop`; None is the run's.
         stop: share of training after which places stay.
         regrow: whether what an update drops may come back in it by its own gradient.
+        redistribute: whether all tables of the model share one budget, so that numbers may move from one
+            to another; wants `structure=global`.
     """
 
     name: str = "dsl"
@@ -129,12 +131,16 @@ class DSLConfig:
     anneal_epochs: int | None = setting(None, low=1)
     stop: float | None = setting(None, above=0, high=1)
     regrow: bool = True
+    redistribute: bool = False
 
 
 def dsl_problems(own: DSLConfig, model: object) -> Iterator[Problem]:
     """Yields settings that would do nothing, such as contradict each other, and what the model cannot do."""
     yield from unused_problems(own, LOOKED_AT, "method")
     name = getattr(model, "name", None)
+    if own.redistribute and own.mode in MOVING and own.structure != "global":
+        what = "Rows of structure=row have a size of their own, and no number may leave its row."
+        yield Problem("method.redistribute", what, fix="method.structure=global")
     if name in WHOLE and own.storage == "packed":
         what = f"model={name} reads whole tables in each step, and packed ones are read by rows."
         yield Problem("method.storage", what, fix="method.storage=masked, or model=ultragcn")

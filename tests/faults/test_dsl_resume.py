@@ -26,6 +26,7 @@ SEQUENCE = ["model=sasrec", "model.max_length=8", "model.num_layers=1", "method.
 MODES = {
     "row": [],
     "global, of micro-batches": ["method.structure=global", "run.accumulate=2"],
+    "of one budget": ["method.structure=global", "method.redistribute=true", "model=neumf"],
     "masked": ["method.storage=masked", "method.turns=2"],
     "topk_anneal": ["method.mode=topk_anneal", "method.update_every=0.3"],
     "set": ["method.mode=set"],
@@ -46,7 +47,7 @@ def outcome(folder):
     return (folder / "model.safetensors").read_bytes(), result["metrics"], result["sparsity"]
 
 
-@pytest.mark.parametrize(("mode", "call"), [*zip(MODES, (29, 29, 15, 20, 29, 29, 33, 16), strict=True)])
+@pytest.mark.parametrize(("mode", "call"), [*zip(MODES, (29, 29, 29, 15, 20, 29, 29, 33, 16), strict=True)])
 def test_a_run_told_to_stop_ends_as_one_that_was_not(mode, call, tmp_path, monkeypatch):
     words = MODES[mode]
     code, whole = run(tmp_path, "whole", *words)

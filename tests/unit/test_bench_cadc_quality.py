@@ -29,7 +29,7 @@ def asked(quality, monkeypatch):
         found.append(command[command.index("train") + 1 :])
         return subprocess.CompletedProcess(command, int("seed=9" in command), "", "no\nluck")
 
-    monkeypatch.setattr(quality.subprocess, "run", started)
+    monkeypatch.setattr(quality.many_runs.subprocess, "run", started)
     return found
 
 

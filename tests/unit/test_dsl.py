@@ -57,6 +57,38 @@ def test_packed_and_masked_tables_learn_the_same(mode, structure):
         torch.testing.assert_close(packed, masked, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("mode", MOVING)
+@pytest.mark.parametrize("storage", ["packed", "masked"])
+def test_tables_of_one_budget_share_it(mode, storage):
+    """Numbers move from one table to another; their sum, and the optimizer's state, go with them."""
+    words = [f"method.mode={mode}", "method.structure=global", "method.redistribute=true"]
+    often = OFTEN if mode == "set" else ALL_AT_ONCE
+    method, batches, engine = begun(*words, f"method.storage={storage}", *often)
+    first = [int(mask_of(table).sum()) for table in tables(method)]
+    for _ in range(20):
+        step(method, batches, engine)
+        assert sum(int(mask_of(table).sum()) for table in tables(method)) == sum(first)
+        for table in tables(method):
+            states = engine.optimizers[0].state[table.weights]
+            assert {each.shape for each in states.values()} == {table.weights.shape}
+    told = [list(update["live_by_table"].values()) for update in method._told]
+    assert told[-1] == [int(mask_of(table).sum()) for table in tables(method)]
+    assert any(live != first for live in told), "no number has moved from one table to the other"
+    assert {update["live"] for update in method._told} == {sum(first)}
+
+
+def test_tables_of_one_budget_learn_the_same_packed_and_masked():
+    ends = []
+    for storage in ("packed", "masked"):
+        words = ["method.structure=global", "method.redistribute=true", f"method.storage={storage}"]
+        method, batches, engine = begun(*words, *OFTEN, "method.batch_size=32")
+        step(method, batches, engine, 25)
+        ends.append([(dense_of(table), mask_of(table)) for table in tables(method)])
+    for (packed, places), (masked, mask) in zip(*ends, strict=True):
+        assert torch.equal(places, mask)
+        torch.testing.assert_close(packed, masked, atol=1e-5, rtol=1e-5)
+
+
 def test_no_optimizer_state_is_held_for_what_is_not_live():
     method, batches, engine = begun("method.density=0.25", *OFTEN)
     step(method, batches, engine, 12)
@@ -225,6 +257,15 @@ MODES = ["dsl", "rigl", "set", "static", "topk_anneal", "dense", "dense_small", 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_kept_scores_as_what_was_judged(mode, tmp_path, capsys):
     folder, result = run(tmp_path, f"method.mode={mode}", "run.max_epochs=2")
+    capsys.readouterr()
+    assert main(["evaluate", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == result["metrics"]["test"]
+
+
+def test_what_is_kept_of_tables_of_one_budget_scores_as_what_was_judged(tmp_path, capsys):
+    words = ["method.structure=global", "method.redistribute=true", "model=neumf"]
+    folder, result = run(tmp_path, *words, "run.max_epochs=3")
+    assert len({update["live"] for update in result["sparsity"]["updates"]}) == 1
     capsys.readouterr()
     assert main(["evaluate", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == result["metrics"]["test"]

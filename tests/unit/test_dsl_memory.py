@@ -54,9 +54,9 @@ def test_tables_and_their_states_are_as_large_as_the_formula(structure, density,
 
 @pytest.mark.parametrize("structure", ["row", "global"])
 def test_neither_a_step_nor_an_update_makes_a_dense_table(structure, monkeypatch):
-    from effrec_cli.models.sparse import rewire
+    from effrec_cli.models.sparse import places
 
-    monkeypatch.setattr(rewire, "BLOCK", 1 << 13)
+    monkeypatch.setattr(places, "BLOCK", 1 << 13)
     dim = 512
     words = [f"method.dim={dim}", "method.density=0.02", f"method.structure={structure}", "method.turns=20"]
     method, batches, engine = begun(

@@ -12,6 +12,8 @@ WRONG = {
     "mode=dense method.structure=global": ("method.structure", "would do nothing"),
     "mode=dense_int8 method.values=bf16": ("method.values", "would do nothing"),
     "mode=dense_small method.density=0.001 method.dim=100": None,
+    "mode=dsl method.redistribute=true": ("method.redistribute", "may leave its row"),
+    "mode=static method.redistribute=true": ("method.redistribute", "would do nothing"),
     "mode=dsl optimizer=sgd": ("optimizer.name", "moved by Adam"),
     "mode=dsl optimizer.betas=[0.9,0.9999]": ("optimizer.betas", "16 bits"),
     "mode=dsl method.layers=2of4": ("method.layers", "model=bpr_mf has no network over vectors"),

@@ -181,11 +181,23 @@ def test_what_is_kept_scores_as_what_was_judged_and_without_the_dataset(mode, tm
     assert expected.std(0).min() > 0
 
 
+def test_a_rounds_multiply_adds_are_those_of_the_rows_that_it_reads():
+    """The first reads what is live of each neighbour, the others sums, which are dense."""
+    model = method_on(small(), MODEL, "method.dim=4")[0].model
+    live = torch.tensor([0, 1, 2, 3, 4, 3, 2, 1, 4])
+    found = sum(int(live[column]) for column in dense_graph().nonzero()[:, 1].tolist())
+    edges = int((dense_graph() != 0).sum())
+    assert model.multiply_adds(live) == {"multiply_adds": found + 2 * 4 * edges, "of": 3 * 4 * edges}
+
+
 def test_served_vectors_are_dense_and_the_result_says_so(tmp_path):
     _, result = run(tmp_path)
     rows, told = result["dataset"]["users"] + result["dataset"]["items"], result["sparsity"]
     assert (told["live"], told["of"]) == (2 * rows, 8 * rows)
     assert (told["served_bytes"], told["multiply_adds"]) == (4 * 8 * rows, 8)
+    whole = told["propagation"]["of"]
+    assert whole == 3 * 2 * result["cost"]["training_rows"] * 8, "rounds, both ways, rows, numbers"
+    assert told["propagation"]["multiply_adds"] == pytest.approx(whole * (0.25 + 2) / 3)
     assert 4 * 8 * rows < result["cost"]["model_bytes"] < 4 * 8 * rows + 1000
     assert result["choices"]["method.storage"].startswith("masked")
 

@@ -9,8 +9,9 @@ import torch
 from effrec_kernels.packed import PackedRows, pack, unpack
 from torch import Tensor
 
-from effrec_cli.models.sparse import rewire as rewiring
-from effrec_cli.models.sparse.rewire import Moved, Rule, rewire
+from effrec_cli.models.sparse import places
+from effrec_cli.models.sparse.places import Part
+from effrec_cli.models.sparse.rewire import Moved, Rule, rewire, rewire_together
 
 LAYOUTS = [pytest.param(False, id="fixed"), pytest.param(True, id="ragged")]
 
@@ -28,7 +29,7 @@ class Given:
 
 @pytest.fixture(params=[1 << 18, 20], ids=["one block", "many blocks"], autouse=True)
 def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewiring, "BLOCK", request.param)
+    monkeypatch.setattr(places, "BLOCK", request.param)
 
 
 def masks(rows: int, dim: int, width: int, ragged: bool, seed: int = 0) -> Tensor:
@@ -209,3 +210,48 @@ def test_rows_wider_than_a_byte_keep_their_columns() -> None:
     assert packed.columns.dtype == torch.int16
     rewire(packed, [], Given(torch.eye(5, 300).flip(1)), Rule(1.0, within_rows=True))
     assert mask_of(packed)[:, 295:].fliplr().diagonal().all()
+
+
+def parted(packed: PackedRows, *ends: int) -> list[PackedRows]:
+    """Returns copies of stretches of a ragged table's rows."""
+    assert packed.offsets is not None
+    found = []
+    for low, high in zip([0, *ends], [*ends, packed.num_rows], strict=True):
+        first, last = packed.offsets[low].item(), packed.offsets[high].item()
+        values, columns = packed.values[first:last].clone(), packed.columns[first:last].clone()
+        found.append(PackedRows(values, columns, packed.dim, packed.offsets[low : high + 1] - first))
+    return found
+
+
+@pytest.mark.parametrize(
+    "rule", [Rule(0.5, False), Rule(0.3, False, regrow=False), Rule(0.3, False, signed=True)], ids=str
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_tables_of_one_budget_change_as_if_they_were_one(rule: Rule, seed: int) -> None:
+    whole = drawn(ragged=True, seed=seed)
+    given = Given(scores_of(whole, seed) * torch.linspace(4, 0.1, 12)[:, None])
+    given.touched[seed + 3] = False
+    tables = parted(whole, 5, 6)
+    bounds, scores = [(0, 5), (5, 6), (6, 12)], given.scores
+    parts = [
+        Part(table, states_of(table), Given(scores[low:high], given.touched[low:high]))
+        for table, (low, high) in zip(tables, bounds, strict=True)
+    ]
+    states = [torch.cat([part.states[number] for part in parts]) for number in range(2)]
+    moved = rewire(whole, states, given, rule)
+    made, together = rewire_together(parts, rule)
+    assert together == moved
+    assert [part.packed.live for part in made] != [table.live for table in tables], "none was to move"
+    assert torch.equal(torch.cat([unpack(part.packed) for part in made]), unpack(whole))
+    assert torch.equal(torch.cat([part.packed.columns for part in made]), whole.columns)
+    for number, state in enumerate(states):
+        assert torch.equal(torch.cat([part.states[number] for part in made]), state)
+        assert all(part.states[number].dtype == state.dtype for part in made)
+
+
+def test_rows_of_one_size_share_nothing() -> None:
+    parts = [Part(drawn(seed=seed), [], Given(scores_of(drawn(seed=seed), seed))) for seed in range(2)]
+    lone = [drawn(seed=seed) for seed in range(2)]
+    made, _ = rewire_together(parts, Rule(0.0, within_rows=True))
+    assert all(new is old for new, old in zip(made, parts, strict=True))
+    assert all(torch.equal(unpack(part.packed), unpack(one)) for part, one in zip(made, lone, strict=True))

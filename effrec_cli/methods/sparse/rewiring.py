@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from effrec_cli.distributed import World
 from effrec_cli.methods.sparse.plan import Plan
 from effrec_cli.models.sparse.growth import GradientScores, RandomScores
-from effrec_cli.models.sparse.rewire import Moved, Rule, Scores, rewire
+from effrec_cli.models.sparse.places import Part, Scores
+from effrec_cli.models.sparse.rewire import Moved, Rule, rewire_together
 from effrec_cli.models.sparse.tables import IdTable, MaskedTable, PackedTable
 from effrec_cli.seeds import mix
 
@@ -27,6 +28,7 @@ class Rewiring:
         optimizers: that move them.
         plan: of the run.
         regrow: whether what is dropped may come back in the same update.
+        redistribute: whether the tables, which are then of structure `global`, share one budget.
         seed: of the run.
         world: processes whose gradients count together.
 
@@ -43,11 +45,13 @@ class Rewiring:
         plan: Plan,
         *,
         regrow: bool,
+        redistribute: bool,
         seed: int,
         world: World,
     ) -> None:
         self.tables, self.plan, self.world = tables, plan, world
-        self._optimizers, self._regrow, self._seed = optimizers, regrow, seed
+        self._optimizers, self._seed = optimizers, seed
+        self._regrow, self._redistribute = regrow, redistribute
         self.told: list[dict[str, Any]] = []
         self.sums_bytes = 0
 
@@ -75,20 +79,40 @@ class Rewiring:
         if not self.plan.due(step):
             return
         moved, share = Moved(), self.plan.share(step)
-        for number, table in enumerate(self.tables.values()):
-            moved += self._change(table, self._scores(table, number, step), share)
+        scores = [self._scores(table, number, step) for number, table in enumerate(self.tables.values())]
+        pairs = list(zip(self.tables.values(), scores, strict=True))
+        for some in [pairs] if self._redistribute else [[pair] for pair in pairs]:
+            moved += self._change(some, share)
+        for table in self.tables.values():
             table.scores = None
-        live = sum(live_in(table) for table in self.tables.values())
-        self.told.append({"step": step, "share": share, **vars(moved), "live": live})
+        live = {name: live_in(table) for name, table in self.tables.items()}
+        told = {"step": step, "share": share, **vars(moved), "live": sum(live.values())}
+        self.told.append({**told, "live_by_table": live} if self._redistribute else told)
 
-    def _change(self, table: IdTable, scores: Scores, share: float) -> Moved:
-        fixed, policy = table.shape.structure == "row", self.plan.policy
+    def _change(self, tables: list[tuple[IdTable, Scores]], share: float) -> Moved:
+        """Changes places in tables of one budget."""
+        policy = self.plan.policy
+        fixed = all(table.shape.structure == "row" for table, _ in tables)
         rule = Rule(share, within_rows=fixed, signed=policy.signed, regrow=self._regrow)
+        parts = [_part_of(table, self._states(table.weights), scores) for table, scores in tables]
+        made, moved = rewire_together(parts, rule)
+        for (table, _), part in zip(tables, made, strict=True):
+            self._put(table, part)
+        return moved
+
+    def _put(self, table: IdTable, part: Part) -> None:
+        """Makes a part that has changed the table."""
         states = self._states(table.weights)
-        if isinstance(table, PackedTable):
-            return rewire(table.packed, states, scores, rule)
-        assert isinstance(table, MaskedTable)
-        return _rewire_masked(table, states, scores, rule)
+        if isinstance(table, MaskedTable):
+            _put_masked(table, states, part)
+            return
+        assert isinstance(table, PackedTable)
+        if part.packed.columns is table.columns:
+            return
+        for (state, name), new in zip(self._kept(table.weights), part.states, strict=True):
+            state[name] = new
+        table.values.data, table.columns = part.packed.values, part.packed.columns
+        table.offsets = part.packed.offsets
 
     def _scores(self, table: IdTable, number: int, step: int) -> Scores:
         """Returns what asks to grow in a table, alike on every rank."""
@@ -112,8 +136,12 @@ class Rewiring:
 
     def _states(self, weights: nn.Parameter) -> list[Tensor]:
         """Returns the optimizer's state of a table, those of its tensors that have its shape."""
-        kept = [one.state[weights] for one in self._optimizers if weights in one.state]
-        return [each for state in kept for each in state.values() if _is_like(each, weights)]
+        return [state[name] for state, name in self._kept(weights)]
+
+    def _kept(self, weights: nn.Parameter) -> list[tuple[dict[str, Any], str]]:
+        """Returns where they are kept, and under which names."""
+        states = [one.state[weights] for one in self._optimizers if weights in one.state]
+        return [(state, name) for state in states for name, each in state.items() if _is_like(each, weights)]
 
     def _sums(self, table: IdTable, turn: int) -> GradientScores:
         low, high = self.plan.rows_of_turn(table.shape.rows, turn)
@@ -154,18 +182,25 @@ def _is_like(state: Any, weights: Tensor) -> bool:
     return isinstance(state, Tensor) and state.shape == weights.shape
 
 
-def _rewire_masked(table: MaskedTable, states: list[Tensor], scores: Scores, rule: Rule) -> Moved:
-    """Changes the mask of a dense table as the same numbers would change their places in a packed one."""
+def _part_of(table: IdTable, states: list[Tensor], scores: Scores) -> Part:
+    """Returns what an update of a table goes by; of a masked one, packed copies."""
+    if isinstance(table, PackedTable):
+        return Part(table.packed, states, scores)
+    assert isinstance(table, MaskedTable)
     ragged = table.shape.structure != "row"
     packed = pack(table.table.detach(), table.mask, ragged=ragged)
     small = [pack(state.double(), table.mask, ragged=ragged).values for state in states]
-    moved = rewire(packed, small, scores, rule)
+    return Part(packed, small, scores)
+
+
+def _put_masked(table: MaskedTable, states: list[Tensor], part: Part) -> None:
+    """Spreads a packed part over a dense table, its mask and its states."""
+    packed = part.packed
 
     def spread(values: Tensor) -> Tensor:
         return unpack(PackedRows(values, packed.columns, packed.dim, packed.offsets))
 
     table.table.data.copy_(spread(packed.values))
     table.mask.copy_(spread(torch.ones_like(packed.values)).bool())
-    for state, values in zip(states, small, strict=True):
+    for state, values in zip(states, part.states, strict=True):
         state.copy_(spread(values))
-    return moved

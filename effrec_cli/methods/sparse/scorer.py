@@ -64,6 +64,14 @@ def live_tables(model: Network, own: DSLConfig) -> list[ServedTable]:
     return [each if isinstance(each, ServedTable) else as_served(each, own) for each in tables]
 
 
+def propagation_of(model: Network, tables: list[ServedTable]) -> dict[str, Any]:
+    """Returns as `propagation` what one takes of tables as they are served; nothing where there is none."""
+    if not isinstance(model, LightGCN) or isinstance(model.users, ServedTable):
+        return {}
+    live = torch.cat([table.live_by_row.cpu() for table in tables])
+    return {"propagation": model.multiply_adds(live.to(model.columns.device))}
+
+
 def as_served(table: IdTable, own: DSLConfig) -> ServedTable:
     """Returns a table as its mode serves it."""
     values = "int8" if own.mode == "dense_int8" else own.values

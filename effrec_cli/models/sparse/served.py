@@ -62,6 +62,13 @@ class ServedTable(IdTable):
         return numbers.numel()
 
     @property
+    def live_by_row(self) -> Tensor:
+        """How many numbers of each row it stores, int64 [N]."""
+        if self.offsets is not None:
+            return self.offsets.diff()
+        return torch.full((self.shape.rows,), self.live // max(1, self.shape.rows))
+
+    @property
     def weights(self) -> nn.Parameter:
         """Raises TypeError: there is nothing to train."""
         raise TypeError("a served table does not train")

@@ -149,10 +149,10 @@ class PackedTable(IdTable):
 
     def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Takes rows of another size, too, as they had it when they were kept."""
-        given = state.get(f"{prefix}values")
-        if given is not None and self.offsets is None and given.shape != self.values.shape:
-            self.values.data = self.values.new_empty(given.shape)
-            self.columns = self.columns.new_empty(given.shape)
+        values, columns = state.get(f"{prefix}values"), state.get(f"{prefix}columns")
+        if values is not None and columns is not None and values.shape != self.values.shape:
+            self.values.data = self.values.new_empty(values.shape)
+            self.columns = self.columns.new_empty(columns.shape)
         super()._load_from_state_dict(state, prefix, *rest)
 
     @property
