@@ -20,6 +20,7 @@ from effrec_cli.evaluation.held import weights_bytes
 from effrec_cli.evaluation.scorer import Scorer
 from effrec_cli.methods.base import Method
 from effrec_cli.methods.sparse.annealing import Annealing, narrowing_of, narrowing_tables
+from effrec_cli.methods.sparse.layers import layers_chosen, layers_told, multiply_in, with_decay
 from effrec_cli.methods.sparse.losses import loss_of
 from effrec_cli.methods.sparse.network import make_network, tables_in
 from effrec_cli.methods.sparse.plan import plan_of, turns_for
@@ -118,9 +119,9 @@ class DSL(Method):
         return 1.0
 
     def choices(self) -> dict[str, str]:
-        """Returns how tables are stored, where that was left open."""
+        """Returns how tables are stored, where that was left open, and which layers stay whole."""
         told = {} if self._storage_choice is None else {"method.storage": self._storage_choice}
-        return {**super().choices(), **told}
+        return {**super().choices(), **told, **layers_chosen(self.__dict__.get("model"))}
 
     def build(self, data: RecData) -> nn.Module:
         """Returns the network on the CPU, drawn from the run's seed."""
@@ -209,18 +210,21 @@ class DSL(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """Returns the batch's loss, the sum over its rows divided by those of the step."""
-        return loss_of(self.model, batch, self.own)
+        return with_decay(loss_of(self.model, batch, self.own), self.model, batch)
 
     def scorer(self) -> Scorer:
         """Returns what ranks the catalogue by the tables as they are served."""
         device = next(iter(self.model.state_dict().values())).device
-        return scorer_of(served_network(self.model, self.own), self.data.num_items, device)
+        network = served_network(self.model, self.own)
+        multiply_in(network, self.config.run.precision)
+        return scorer_of(network, self.data.num_items, device)
 
     def sparsity(self) -> dict[str, Any]:
         """Returns how many numbers of the tables are live, of how many, and what each update has moved.
 
         `served_bytes` and `multiply_adds`, of a product with an item on average, are those of what is served:
         of propagated vectors, which are dense, where a model propagates; what that takes is then told, too.
+        `layers` counts the numbers of matrices of which half is live, where there are some.
         """
         network = served_network(self.model, self.own)
         tables = live_tables(self.model, self.own)
@@ -233,6 +237,7 @@ class DSL(Method):
             "served_bytes": weights_bytes(network),
             "multiply_adds": cast(ServedTable, network.items).live / self.data.num_items,
             "updates": self._told,
+            **layers_told(network),
         }
 
     @property

@@ -33,6 +33,10 @@ OF_USERS = ("multvae",)
 """Models that read users by their items: their layers have widths of their own."""
 OF_PAIRS = ("dim", "init_sd", "num_negatives", "filter_negatives", "reg")
 """Settings that those do not read."""
+HALF = "2of4"
+"""Layers of which two of each four consecutive inputs count. Not `2:4`: YAML reads that as the number 124."""
+LAYERED = ("neumf", "two_tower", "dlrm")
+"""Models with a network over vectors."""
 NUM_NEGATIVES = {"ultragcn": 800}
 """Negatives of a row, where a model has more than one: published for Yelp2018."""
 LOOKED_AT: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -72,6 +76,9 @@ class DSLConfig:
             nothing; `auto` is `masked` for models that read whole tables (`lightgcn`, `multvae`), else
             `packed`.
         values: what numbers are rounded to when the table is kept and served, and before it is judged.
+        layers: matrices of the network over vectors, where the model has one: `dense`, or `2of4`, of which
+            the two largest numbers of each four consecutive inputs count, and alone are kept: the pattern 2:4
+            that NVIDIA GPUs multiply sparsely. All train. Where inputs do not come in fours they stay dense.
         init_sd: standard deviation of tables at first. A number that grows begins at 0 and is dropped again
             unless it overtakes others by the next update, so it is small.
         loss: `bpr` ranks an item above each negative, `bce` tells them apart; for task next_item `cce` is the
@@ -107,6 +114,7 @@ class DSLConfig:
     structure: str = setting("row", choices=("row", "global"))
     storage: str = setting("auto", choices=("auto", "packed", "masked"))
     values: str = setting("fp32", choices=("fp32", "bf16", "int8"))
+    layers: str = setting("dense", choices=("dense", HALF))
     init_sd: float = setting(0.01, above=0)
     loss: str = setting("auto", choices=LOSSES)
     num_negatives: int | None = setting(None, low=1)
@@ -145,6 +153,9 @@ def dsl_problems(own: DSLConfig, model: object) -> Iterator[Problem]:
     if name in OWN_LOSS and own.loss != "auto":
         what = f"loss={own.loss} would do nothing: model={name} has a loss of its own."
         yield Problem("method.loss", what, fix="method.loss=auto, or model=bpr_mf")
+    if own.layers != "dense" and name not in LAYERED:
+        what = f"layers={own.layers} would do nothing: model={name} has no network over vectors of pairs."
+        yield Problem("method.layers", what, fix=f"method.layers=dense, or model={' or '.join(LAYERED)}")
     if name in OF_USERS:
         yield from _of_users_problems(own, model)
     if own.mode == "dense_small" and small_dim(own) < 1:

@@ -30,6 +30,7 @@ MODES = {
     "masked": ["method.storage=masked", "method.turns=2"],
     "topk_anneal": ["method.mode=topk_anneal", "method.update_every=0.3"],
     "set": ["method.mode=set"],
+    "layers": ["model=two_tower", "model.hidden=[16]", "method.layers=2of4", "run.accumulate=2"],
     "sasrec": [*SEQUENCE, "run.accumulate=2"],
     "sasrec, full softmax": [*SEQUENCE, "method.loss=cce", "method.structure=global"],
 }
@@ -46,7 +47,7 @@ def outcome(folder):
     return (folder / "model.safetensors").read_bytes(), result["metrics"], result["sparsity"]
 
 
-@pytest.mark.parametrize(("mode", "call"), [*zip(MODES, (29, 29, 29, 15, 20, 29, 33, 16), strict=True)])
+@pytest.mark.parametrize(("mode", "call"), [*zip(MODES, (29, 29, 29, 15, 20, 29, 29, 33, 16), strict=True)])
 def test_a_run_told_to_stop_ends_as_one_that_was_not(mode, call, tmp_path, monkeypatch):
     words = MODES[mode]
     code, whole = run(tmp_path, "whole", *words)

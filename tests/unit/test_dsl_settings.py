@@ -16,6 +16,11 @@ WRONG = {
     "mode=static method.redistribute=true": ("method.redistribute", "would do nothing"),
     "mode=dsl optimizer=sgd": ("optimizer.name", "moved by Adam"),
     "mode=dsl optimizer.betas=[0.9,0.9999]": ("optimizer.betas", "16 bits"),
+    "mode=dsl method.layers=2of4": ("method.layers", "model=bpr_mf has no network over vectors"),
+    "mode=dsl model=sasrec method.layers=2of4": ("method.layers", "would do nothing"),
+    "mode=dsl model=multvae method.layers=2of4": ("method.layers", "would do nothing"),
+    "mode=dsl model=neumf method.layers=2:4": ("method.layers", "'2:4' is not a choice"),
+    "mode=dense model=dlrm method.layers=2of4": None,
     "mode=dsl method.density=0": ("method.density", "too small"),
     "mode=dsl method.dim=40000": ("method.dim", "32768"),
 }

@@ -10,6 +10,7 @@ import torch
 from effrec_cli.backbone import model_for
 from effrec_cli.data.types import RecData
 from effrec_cli.methods.sparse.graphs import constraints_of, graph_of
+from effrec_cli.methods.sparse.layers import with_layers
 from effrec_cli.models.attributes import AttributeTable
 from effrec_cli.models.bpr_mf import BPRMF
 from effrec_cli.models.lightgcn import LightGCN
@@ -29,6 +30,9 @@ def make_network(config: Config, data: RecData, *, trains: bool = True) -> PairM
         config: the run's settings; `config.method` is of method dsl.
         data: says how many users and items there are, and models of graphs read the training rows.
         trains: whether it does; a network that is opened to score reads no rows.
+
+    Raises:
+        ConfigError: no layer of it can be what `method.layers` says.
     """
     settings = dataclasses.asdict(config.model)
     kind = model_for("top_n", settings.pop("name"))
@@ -44,7 +48,9 @@ def make_network(config: Config, data: RecData, *, trains: bool = True) -> PairM
         read = constraints_of(data, settings["num_neighbors"]) if trains else None
         return UltraGCN(users, items, read, **settings)
     nothing = (AttributeTable.nothing(rows) for rows in sizes)
-    return cast(PairModel, kind(users, items, *nothing, **settings))
+    model = cast(PairModel, kind(users, items, *nothing, **settings))
+    with_layers(model, config.method)
+    return model
 
 
 class TableMaker:

@@ -17,6 +17,7 @@ from effrec_cli.models.bpr_mf import BPRMF
 from effrec_cli.models.lightgcn import LightGCN
 from effrec_cli.models.multvae import MultVAE
 from effrec_cli.models.pairs import PairModel
+from effrec_cli.models.sparse.half import with_served_layers
 from effrec_cli.models.sparse.served import ServedTable, served, served_vectors
 from effrec_cli.models.sparse.tables import IdTable
 from effrec_cli.models.sparse.whole import whole
@@ -26,7 +27,7 @@ Network = PairModel | MultVAE
 
 
 def served_network(model: Network, own: DSLConfig) -> Network:
-    """Returns the network with its tables as they are served; it shares all the rest with `model`.
+    """Returns the network with tables and layers as they are served; it shares all the rest with `model`.
 
     Args:
         model: that trains, or one that is served already.
@@ -40,6 +41,8 @@ def served_network(model: Network, own: DSLConfig) -> Network:
     for name, table in model.named_children():
         if isinstance(table, IdTable):
             made._modules[name] = table if isinstance(table, ServedTable) else as_served(table, own)
+        elif name in made._modules:
+            made._modules[name] = with_served_layers(table)
     return made
 
 

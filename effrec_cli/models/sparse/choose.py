@@ -63,6 +63,12 @@ def limit(blocks: Blocks, count: int, *, largest: bool) -> Limit:
     return Limit(prefix, left, largest)
 
 
+def largest_of_rows(table: Tensor, width: int) -> Tensor:
+    """Returns which numbers of a table [N, d] are the `width` largest of their row; of equals the first."""
+    order = table.abs().sort(dim=1, descending=True, stable=True).indices[:, :width]
+    return torch.zeros_like(table, dtype=torch.bool).scatter_(1, order, True)
+
+
 def _bits(block: Tensor, largest: bool) -> Tensor:
     """Returns integers that rise as the numbers do, or fall where the largest are looked for."""
     bits = block.float().contiguous().view(torch.int32)

@@ -9,7 +9,8 @@ import torch
 from effrec_kernels.packed import PackedRows, pack, unpack
 from torch import Tensor, nn
 
-from effrec_cli.models.sparse.choose import limit
+from effrec_cli.models.sparse.choose import largest_of_rows, limit
+from effrec_cli.models.sparse.half import restore_layers
 from effrec_cli.models.sparse.start import budget, row_blocks
 from effrec_cli.models.sparse.tables import IdTable, MaskedTable, PackedTable, Shape
 
@@ -127,7 +128,7 @@ def pruned(table: Tensor, density: float, structure: str) -> PackedRows:
     rows, dim = table.shape
     spans, live = row_blocks(rows, dim), budget(rows, dim, density, structure)
     if structure == "row":
-        masks = [_largest_of_rows(table[low:high], live // rows) for low, high in spans]
+        masks = [largest_of_rows(table[low:high], live // rows) for low, high in spans]
     else:
 
         def sizes() -> Iterator[Tensor]:
@@ -136,11 +137,6 @@ def pruned(table: Tensor, density: float, structure: str) -> PackedRows:
         marks = limit(sizes, live, largest=True).taken(sizes())
         masks = [mark.view(-1, dim) for mark in marks]
     return pack(table, torch.cat(masks), ragged=structure != "row")
-
-
-def _largest_of_rows(table: Tensor, width: int) -> Tensor:
-    order = table.abs().sort(dim=1, descending=True, stable=True).indices[:, :width]
-    return torch.zeros_like(table, dtype=torch.bool).scatter_(1, order, True)
 
 
 def _rounded(parts: dict[str, Tensor], values: str) -> dict[str, Tensor]:
@@ -167,7 +163,8 @@ def _tops(numbers: Tensor, offsets: Tensor | None) -> Tensor:
 
 
 def restored(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Puts the tables of a kept network, as they were served, in the place of those that train."""
+    """Puts what a kept network has for tables and layers, as served, in the place of those that train."""
+    restore_layers(model, state)
     for name, table in model.named_children():
         if isinstance(table, IdTable):
             parts = {part: state[f"{name}.{part}"] for part in _PARTS if f"{name}.{part}" in state}
