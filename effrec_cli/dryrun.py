@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from effrec_cli.errors import ConfigError, EffrecError
 from effrec_cli.evaluation.blocks import BYTES_PER_SCORE, block_rows, free_bytes
 from effrec_cli.kept_settings import refuse_other_settings
 from effrec_cli.methods.base import Method
+from effrec_cli.optim import state_bytes
 from effrec_cli.precision import refuse_precision
 from effrec_cli.runfolder import RunFolder, refuse_taken
 from effrec_cli.schema import Config
@@ -252,7 +252,8 @@ def _size(config: Config, data: RecData, device: torch.device) -> dict[str, Any]
     dense = [each for each in trainable if each not in rows]
     weights = _bytes([*model.parameters(), *model.buffers()])
     trial, free = None, free_bytes(device)
-    gradients, state = _bytes(dense) + _row_bytes(rows), _optimizer_bytes(method, model, rows)
+    gradients = _bytes(dense) + _row_bytes(rows)
+    state = state_bytes(method.optimizers(model)) + method.bytes_beside(model)
     small = weights <= LARGEST_WEIGHTS_BYTES and data.num_items <= LARGEST_CATALOGUE
     if small and weights + gradients + state <= free:
         method.build(data).to(device)
@@ -373,21 +374,4 @@ def _row_bytes(rows: dict[Tensor, int]) -> int:
     return sum(
         slots * (2 * each.shape[1] * each.element_size() + torch.int64.itemsize)
         for each, slots in rows.items()
-    )
-
-
-def _optimizer_bytes(method: Method, model: nn.Module, rows: Collection[Tensor]) -> int:
-    """Returns the state of Adam and its kin, two numbers a weight (and one a row); plain SGD keeps none.
-
-    Args:
-        method: of the run.
-        model: with the weights.
-        rows: the tables that move by rows.
-    """
-    kinds = {"SGD": 0}
-    counts = sum(len(each) * each.element_size() for each in rows)
-    return counts + sum(
-        kinds.get(type(optimizer).__name__, 2) * _bytes(group["params"])
-        for optimizer in method.optimizers(model)
-        for group in optimizer.param_groups
     )

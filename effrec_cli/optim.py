@@ -59,6 +59,23 @@ def make_optimizer(params: Iterable[Tensor], config: OptimizerConfig) -> torch.o
     return kind(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
 
 
+def state_bytes(optimizers: Iterable[torch.optim.Optimizer]) -> int:
+    """Returns what optimizers will hold: Adam and its kin two numbers a weight, plain SGD none."""
+    return sum(_group_bytes(each, group) for each in optimizers for group in each.param_groups)
+
+
+def _group_bytes(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> int:
+    weights: list[Tensor] = group["params"]
+    if isinstance(optimizer, torch.optim.SGD):
+        return 0
+    moments = 2 * sum(each.nbytes for each in weights)
+    if not isinstance(optimizer, RowAdam):
+        return moments
+    if group["slot_steps"]:
+        return moments + sum(each.numel() * torch.int16.itemsize for each in weights)
+    return moments + sum(len(each) * each.element_size() for each in weights)
+
+
 def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
     """Returns the rate of one step: linear warm-up to `lr`, then constant or a way down.
 

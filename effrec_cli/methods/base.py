@@ -122,6 +122,10 @@ class Method:
         """Returns the tables whose gradients hold rows alone, and about how many a step; none by default."""
         return {}
 
+    def bytes_beside(self, model: nn.Module) -> int:
+        """Returns what training holds for good beside weights, gradients and the optimizer's state."""
+        return 0
+
     def loss(self, batch: Batch) -> Tensor:
         """Returns the batch's loss: a sum over its rows divided by `batch.total_targets`.
 

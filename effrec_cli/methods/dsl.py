@@ -22,16 +22,18 @@ from effrec_cli.methods.base import Method
 from effrec_cli.methods.sparse.annealing import Annealing, narrowing_of, narrowing_tables
 from effrec_cli.methods.sparse.layers import layers_chosen, layers_told, multiply_in, with_decay
 from effrec_cli.methods.sparse.losses import loss_of
-from effrec_cli.methods.sparse.network import make_network, tables_in
+from effrec_cli.methods.sparse.network import make_network, slots_of, tables_in
 from effrec_cli.methods.sparse.plan import plan_of, turns_for
 from effrec_cli.methods.sparse.rewiring import Rewiring
 from effrec_cli.methods.sparse.scorer import live_tables, propagation_of, scorer_of, served_network
 from effrec_cli.models.multvae import MultVAE
 from effrec_cli.models.pairs import PairModel
 from effrec_cli.models.sparse.served import ServedTable, restored
+from effrec_cli.models.sparse.start import sizes_alone
 from effrec_cli.optim import make_optimizer
 from effrec_cli.schema import Config
 from effrec_cli.schema.method_dsl import (
+    BY_GRADIENT,
     MOVING,
     NUM_NEGATIVES,
     OF_USERS,
@@ -129,7 +131,7 @@ class DSL(Method):
             torch.manual_seed(self.config.seed)
             self.model = make_network(self.config, data, trains=not self._opened)
         users = tables_in(self.model).get("users")
-        if users is not None:
+        if users is not None and not sizes_alone():
             users.silence(torch.from_numpy(np.asarray(data.train_start) == np.asarray(data.train_end)))
         return self.model
 
@@ -168,6 +170,24 @@ class DSL(Method):
         of_tables = set(weights)
         rest = [each for each in model.parameters() if each not in of_tables]
         return [tables, *([make_optimizer(rest, settings)] if rest else [])]
+
+    def row_sparse(self, model: nn.Module) -> dict[Tensor, int]:
+        """Returns the tables of which a step reads rows, and how many at most."""
+        if self.config.model.name in WHOLE:
+            return {}
+        batch = -(-(self.own.batch_size or 1) // self.config.run.accumulate // self.world.size)
+        read = {"users": batch, "items": batch * (1 + (self.own.num_negatives or 0))}
+        return {
+            table.weights: slots_of(table, read["users" if "users" in name else "items"])
+            for name, table in tables_in(model).items()
+        }
+
+    def bytes_beside(self, model: nn.Module) -> int:
+        """Returns what the sums take that rank growth."""
+        if self.own.mode not in BY_GRADIENT:
+            return 0
+        turns = self.own.turns or 1
+        return sum(-(-each.shape.rows // turns) * each.shape.dim * 2 for each in tables_in(model).values())
 
     def fit(self, engine: Engine) -> None:
         """Trains, and changes places on the way."""

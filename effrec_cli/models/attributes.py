@@ -54,7 +54,8 @@ class AttributeTable(nn.Module):
     def nothing(cls, rows: int) -> AttributeTable:
         """Returns a table of so many rows that says nothing of any."""
         floats, whole = torch.zeros(rows, 0), torch.zeros(rows, 0, dtype=torch.int32)
-        return cls(floats, whole, torch.zeros(0, dtype=torch.int64), whole.to(torch.uint8), floats.clone())
+        sizes = torch.zeros(0, dtype=torch.int64, device="cpu")  # read also where tables are but sized
+        return cls(floats, whole, sizes, whole.to(torch.uint8), floats.clone())
 
     @property
     def sizes(self) -> list[int]:

@@ -73,6 +73,11 @@ class TableMaker:
         )
 
 
+def slots_of(table: IdTable, rows: int) -> int:
+    """Returns how many rows of a table's weights the gradient of so many of its rows has, about."""
+    return min(table.shape.rows, rows) * len(table.weights) // max(1, table.shape.rows)
+
+
 def tables_in(model: torch.nn.Module) -> dict[str, IdTable]:
     """Returns a network's tables by name."""
     return {name: each for name, each in model.named_children() if isinstance(each, IdTable)}

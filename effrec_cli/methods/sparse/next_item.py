@@ -19,7 +19,7 @@ from effrec_cli.methods.dsl import DSL
 from effrec_cli.methods.next_item.packing import settle_packing
 from effrec_cli.methods.next_item.width import check_heads, width_for
 from effrec_cli.methods.next_item.windows import masking_of, windows_for
-from effrec_cli.methods.sparse.network import TableMaker, tables_in
+from effrec_cli.methods.sparse.network import TableMaker, slots_of, tables_in
 from effrec_cli.methods.sparse.scorer import served_network
 from effrec_cli.methods.sparse.sequence_scorer import TableScorer
 from effrec_cli.methods.sparse.softmax import Targets, full, sampled
@@ -87,6 +87,15 @@ class NextItemDSL(DSL):
     def batches(self, data: RecData) -> Batches:
         """Returns windows over the users' training items, some masked where the model asks for it."""
         return self._windows
+
+    def row_sparse(self, model: nn.Module) -> dict[Tensor, int]:
+        """Returns the table, where a step reads rows of it, and how many at most."""
+        if self.own.loss == "cce":
+            return {}
+        table, own = tables_in(model)["items"], self.own
+        targets = -(-(own.batch_size or 1) * self.config.model.max_length // self.config.run.accumulate)
+        rows = 2 * targets // self.world.size + (own.num_negatives or 0)  # what is read and what is told
+        return {table.weights: slots_of(table, rows)}
 
     def fit(self, engine: Engine) -> None:
         """Trains, and changes places on the way; settles what `model.packed=auto` comes to before."""

@@ -26,6 +26,11 @@ def budget(rows: int, dim: int, density: float, structure: str) -> int:
     return rows * max(1, round(density * dim)) if structure == "row" else max(1, round(density * rows * dim))
 
 
+def sizes_alone() -> bool:
+    """Returns whether tables are made to learn their sizes, and hold nothing (`torch.device("meta")`)."""
+    return torch.get_default_device().type == "meta"
+
+
 def row_blocks(rows: int, dim: int) -> list[tuple[int, int]]:
     """Returns stretches of rows whose numbers are drawn together."""
     step = max(1, BLOCK // dim)
@@ -40,6 +45,8 @@ def normal_blocks(rows: int, dim: int, deviation: float) -> Iterator[Tensor]:
 
 def normal_table(rows: int, dim: int, deviation: float) -> Tensor:
     """Returns the table of `normal_blocks`, float32 [N, d]."""
+    if sizes_alone():
+        return torch.empty(rows, dim)
     return torch.cat([torch.empty(0, dim), *normal_blocks(rows, dim, deviation)])
 
 
@@ -58,6 +65,8 @@ def normal_packed(
         structure: `row` or `global`.
         seed: of the places.
     """
+    if sizes_alone():
+        return _unfilled(rows, dim, budget(rows, dim, density, structure), structure)
     masks = mask_blocks(rows, dim, density, structure, seed)
     parts = [
         (dense[mask], mask.nonzero()[:, 1].to(column_dtype(dim)), mask.sum(1))
@@ -69,11 +78,24 @@ def normal_packed(
     return PackedRows(values[:, None], columns, dim, torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
 
 
+def _unfilled(rows: int, dim: int, live: int, structure: str) -> PackedRows:
+    """Returns a table of so many numbers without any."""
+    size = (rows, live // rows) if structure == "row" else (live, 1)
+    values = torch.empty(size)
+    columns = torch.empty(size if structure == "row" else live, dtype=column_dtype(dim))
+    return PackedRows(
+        values, columns, dim, None if structure == "row" else torch.empty(rows + 1, dtype=torch.int64)
+    )
+
+
 def mask_blocks(rows: int, dim: int, density: float, structure: str, seed: int) -> Iterator[Tensor]:
     """Yields which numbers are live, bool [r, d], in the blocks of `normal_blocks`; `budget` in all.
 
     Every choice of so many places, or with `row` of k in each row, is as likely as any other.
     """
+    if sizes_alone():
+        yield torch.empty(rows, dim, dtype=torch.bool)
+        return
     blocks, live = row_blocks(rows, dim), budget(rows, dim, density, structure)
     draw = torch.Generator().manual_seed(seed)
     if structure == "row":
