@@ -226,7 +226,7 @@ class Engine(Primitives):
         if batch.size or self.method.joins_empty:
             self.totals.add(self.method.training_step(batch, self))
         elif self.last_micro_batch:
-            self.update()
+            self.method.update_alone(batch, self)
 
     def _after_step(self) -> None:
         """Looks at what may happen between two steps; all ranks decide the same."""

@@ -100,7 +100,20 @@ def _refuse_no_ranking(opened: OpenRun, run: Path) -> None:
         )
 
 
+def _refuse_history(opened: OpenRun, run: Path) -> None:
+    from effrec_cli.schema.histories import ANOTHER, reads_histories
+
+    if not reads_histories(opened.config):
+        raise ConfigError(
+            "This run makes nobody of a history: it knows users by vectors that it trained for their ids.",
+            where="--history",
+            fix=f"effrec recommend {run} --user ID, or train {ANOTHER}",
+        )
+
+
 def _asked(opened: OpenRun, options: argparse.Namespace) -> Asked:
+    if options.history is not None or options.history_file is not None:
+        _refuse_history(opened, options.run)
     if options.history is not None:
         ids = list(chain.from_iterable(map(ids_of_text, options.history)))
         return Asked(np.array([-1]), rows_of_ids(opened.items, ids, "item", "--history"))

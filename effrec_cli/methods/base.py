@@ -146,6 +146,10 @@ class Method:
             engine.update()
         return {"loss": loss.detach()}
 
+    def update_alone(self, batch: Batch, engine: Engine) -> None:
+        """Takes part in the end of a step whose last micro-batch has no sample for this rank."""
+        engine.update()
+
     def fit(self, engine: Engine) -> None:
         """Trains; the default runs the engine's loop. Methods without a loop compute their model here."""
         engine.loop()

@@ -130,9 +130,10 @@ class DSL(Method):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.model = make_network(self.config, data, trains=not self._opened)
-        users = tables_in(self.model).get("users")
-        if users is not None and not sizes_alone():
-            users.silence(torch.from_numpy(np.asarray(data.train_start) == np.asarray(data.train_end)))
+        unseen = torch.from_numpy(np.asarray(data.train_start) == np.asarray(data.train_end))
+        for name, table in tables_in(self.model).items():
+            if "users" in name and not sizes_alone():
+                table.silence(unseen)
         return self.model
 
     def batches(self, data: RecData) -> Batches:
@@ -214,14 +215,35 @@ class DSL(Method):
 
     def training_step(self, batch: Batch, engine: Engine) -> dict[str, Tensor]:
         """Runs one micro-batch; after a step's last, places change where it is time."""
-        moving = self._rewiring
-        if moving is not None:
-            moving.watch(engine.steps)
+        scale = self._watch(engine)
         found = super().training_step(batch, engine)
-        if moving is not None and engine.last_micro_batch:
-            moving.settle(batch.total_targets, engine.scaler.scale if engine.scaler else None)
-            moving.after(engine.steps + 1)
+        if engine.last_micro_batch:
+            self._after_step(batch, engine, scale)
         return found
+
+    def update_alone(self, batch: Batch, engine: Engine) -> None:
+        """Takes part in an update, and changes places as the ranks do that have samples."""
+        scale = self._watch(engine)
+        engine.update()
+        self._after_step(batch, engine, scale)
+
+    def _watch(self, engine: Engine) -> Tensor | None:
+        """Gets ready for a micro-batch; returns what its gradients are multiplied by."""
+        if self._rewiring is None:
+            return None
+        self._rewiring.watch(engine.steps)
+        return engine.scaler.scale.clone() if engine.scaler else None
+
+    def _after_step(self, batch: Batch, engine: Engine, scale: Tensor | None) -> None:
+        """Sums a step's gradients, and changes places where it is time."""
+        if self._rewiring is None:
+            return
+        if scale is not None:
+            assert engine.scaler is not None
+            given_up = engine.scaler.scale < scale  # it is halved for nothing else: what was left counts 0
+            scale = torch.where(given_up, torch.inf, scale)
+        self._rewiring.settle(batch.total_targets, scale)
+        self._rewiring.after(engine.steps + 1)
 
     def drop_step(self) -> None:
         """Forgets gradients of a step that is given up."""

@@ -92,14 +92,16 @@ class UltraGCN(BPRMF):
             reg: gamma over the rows of a step, of whose squares a half counts.
         """
         near = self.neighbours[items]
-        read = torch.cat([items[:, None], negatives.clamp(min=0), near], 1)
+        there = negatives >= 0
+        negatives = torch.where(there, negatives, items[:, None])  # no other vector is read
+        read = torch.cat([items[:, None], negatives, near], 1)
         p, q = self.user_vectors(users).float(), self.item_vectors(read).float()
         scores = torch.einsum("bd,bcd->bc", p, q)
         ours, theirs, alike = scores.split([1, negatives.shape[1], near.shape[1]], 1)
         of_user = self.user_degrees[users][:, None]
         w1, w2, w3, w4 = self.weights
         losses = (w1 + w2 * of_user * self.item_degrees[items][:, None]) * F.softplus(-ours)
-        weighed = (w3 + w4 * of_user * self.item_degrees[negatives.clamp(min=0)]) * (negatives >= 0)
+        weighed = (w3 + w4 * of_user * self.item_degrees[negatives]) * there
         losses = losses + self.negative_weight * (weighed * F.softplus(theirs)).mean(1, keepdim=True)
         drawn = (self.likeness[items] * F.softplus(-alike)).sum(1)
         penalty = self.user_shares[users] * p.square().sum(1) + self.item_shares[items] * q[

@@ -10,6 +10,7 @@ from effrec_cli.schema.dataset_base import split_problems
 from effrec_cli.schema.dataset_table import TableConfig
 from effrec_cli.schema.dsl_next_item import task_problems
 from effrec_cli.schema.factors import Fitting, factor_problems
+from effrec_cli.schema.histories import strong_problems
 from effrec_cli.schema.method_cadc import CADCConfig, cadc_problems
 from effrec_cli.schema.method_cce import CCEConfig, cce_problems
 from effrec_cli.schema.method_dsl import MOVING, SLOWEST_BETA, DSLConfig, dsl_problems
@@ -213,6 +214,7 @@ def _titles(config: Config) -> Iterator[Problem]:
 
 def _split(config: Config) -> Iterator[Problem]:
     yield from split_problems(config.dataset.split)
+    yield from strong_problems(config)
 
 
 def _sample(config: Config) -> Iterator[Problem]:

@@ -64,3 +64,19 @@ def test_a_setting_that_the_split_does_not_read_is_refused(effrec, folder):
     assert done.code == 2
     assert "dataset.split.fold_in" in done.err
     assert "kind=strong, not files_random" in done.err
+
+
+def test_a_history_is_for_models_that_make_users_of_it(effrec, folder):
+    words = [
+        f"dataset.path={folder}",
+        "dataset.split.kind=files_random",
+        "run.device=cpu",
+        "run.max_epochs=1",
+    ]
+    done = effrec("train", "method=dsl", "dataset=lightgcn", *words, "evaluation.ks=[2,5]", "run.dir=run")
+    assert done.code == 0, done.err
+    assert effrec("recommend", "run", "--user", "3", "-k", "2").code == 0
+    asked = effrec("recommend", "run", "--history", "1,4", "-k", "2")
+    assert asked.code == 2
+    assert "makes nobody of a history" in asked.err
+    assert "recommend run --user ID" in asked.err

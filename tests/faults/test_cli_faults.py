@@ -179,3 +179,16 @@ def test_two_ranks_end_to_end(tmp_path, data_root):
     result = json.loads((folder / "result.json").read_text())
     assert result["device"]["count"] == 2
     assert 0 < result["metrics"]["test"]["ndcg@10"] <= 1
+
+
+@pytest.mark.parametrize("mode", ["dsl", pytest.param("topk_anneal", marks=pytest.mark.slow)])
+def test_a_rank_whose_share_is_empty_changes_places_with_the_other(mode, tmp_path):
+    """Steps of one row: the second rank has none, and takes part in every update all the same."""
+    words = ["method=dsl", f"method.mode={mode}", "method.batch_size=1", "run.devices=2", "run.device=cpu"]
+    words += ["dataset.num_users=20", "dataset.num_items=50", "dataset.interactions_per_user=5"]
+    words += ["run.max_epochs=2", f"run.dir={tmp_path / 'run'}", f"data_root={tmp_path / 'data'}"]
+    done = subprocess.run(command("train", *words), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads((tmp_path / "run" / "result.json").read_text())["sparsity"]
+    assert told["updates"]
+    assert told["updates"][-1]["live"] == told["live"]

@@ -31,11 +31,13 @@ def binary(model: PairModel, batch: Batch) -> Tensor:
     A negative of -1 is none.
     """
     tensors = batch.tensors
-    items = torch.cat([tensors["items"][:, None], tensors["negatives"]], 1)
-    logits = model(tensors["users"], items.clamp(min=0)).float()
+    own = tensors["items"][:, None]
+    items = torch.cat([own, tensors["negatives"]], 1)
+    there = items >= 0
+    logits = model(tensors["users"], torch.where(there, items, own)).float()  # no other vector is read
     labels = torch.zeros_like(logits)
     labels[:, 0] = 1
-    each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none") * (items >= 0)
+    each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none") * there
     return _weighed(each.sum(1) / items.shape[1], batch)
 
 
