@@ -147,6 +147,10 @@ def dsl_problems(own: DSLConfig, model: object) -> Iterator[Problem]:
     if name in WHOLE and own.mode == "topk_anneal":
         what = f"model={name} reads whole tables in each step, and mode=topk_anneal narrows packed rows."
         yield Problem("method.mode", what, fix="method.mode=dsl, or model=ultragcn")
+    first, last = own.drop_rate, own.final_rate
+    if first is not None and last is not None and last > first:
+        what = f"The share that is dropped falls, here from drop_rate={first:g} to final_rate={last:g}."
+        yield Problem("method.final_rate", what, fix=f"method.final_rate={first:g} or less")
     if own.mode == "topk_anneal" and (own.start_density or 1) < own.density:
         what = f"Rows lose numbers: they begin with no fewer than density={own.density:g}."
         yield Problem("method.start_density", what, fix=f"method.start_density={min(1, 4 * own.density):g}")

@@ -12,6 +12,7 @@ WRONG = {
     "mode=dense method.structure=global": ("method.structure", "would do nothing"),
     "mode=dense_int8 method.values=bf16": ("method.values", "would do nothing"),
     "mode=dense_small method.density=0.001 method.dim=100": None,
+    "mode=dsl method.drop_rate=0.1 method.final_rate=0.2": ("method.final_rate", "falls"),
     "mode=dsl method.redistribute=true": ("method.redistribute", "may leave its row"),
     "mode=static method.redistribute=true": ("method.redistribute", "would do nothing"),
     "mode=dsl optimizer=sgd": ("optimizer.name", "moved by Adam"),
