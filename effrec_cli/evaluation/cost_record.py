@@ -67,8 +67,8 @@ class Cost:
             earlier one. None where there is none. No part of `seconds_wall` but for what this run did.
         cache_id: names a factorisation that `seconds_cache` was spent on: runs with the same name share it.
         factor_bytes: of its vectors of users and items, (users + items) x dim x 4.
-        weights_bytes: the most that parameters and buffers took, as they are allocated, in the steps that were
-            looked at, which are one in twenty, and at the end.
+        weights_bytes: the most that parameters and buffers took, as they are allocated, in the steps that
+            were looked at, which are one in twenty, and at the end.
         gradient_bytes: the most that gradients took, likewise, in those steps. None without a loop, as the
             next.
         optimizer_bytes: of what optimizers remember, likewise.
