@@ -115,6 +115,7 @@ def run_of(folder: Path) -> dict[str, Any]:
     result = json.loads((folder / "result.json").read_text())
     test, cost = result["metrics"]["test"], result["cost"]
     state = sum(cost.get(f"{what}_bytes") or 0 for what in ("weights", "gradient", "optimizer"))
+    state += result["sparsity"].get("growth_bytes", 0)
     scores = {name: test[name] for name in TOLD if name in test}
     sizes = {"served": result["sparsity"]["served_bytes"] / _MIB, "training state": state / _MIB}
     return {"seed": result["seed"], "commit": result["commit"], "scores": {**scores, **sizes}}

@@ -21,6 +21,7 @@ from effrec_cli.checkpoint import Checkpoint
 from effrec_cli.data.batches import Batch, Batches
 from effrec_cli.distributed import World
 from effrec_cli.errors import ConfigError, DataError, EnvironmentFault, Interrupted, NonFiniteError
+from effrec_cli.evaluation.held import weights_bytes
 from effrec_cli.loop import interrupt, outofmemory, replay, snapshot
 from effrec_cli.loop.feeder import Feeder
 from effrec_cli.loop.finite import Failure
@@ -62,6 +63,7 @@ class Engine(Primitives):
         selection: the best validation so far.
         totals: sums of what steps have reported since they were last logged.
         validated_step: the step whose weights were validated last, or None.
+        weights_bytes: the most that parameters and buffers have taken, in the steps that were looked at.
         elapsed_before_s: seconds spent in the loop before the process started, those that were lost included.
     """
 
@@ -86,6 +88,7 @@ class Engine(Primitives):
         self.totals = Totals(world)
         self.validated_step: int | None = None
         self.elapsed_before_s = 0.0
+        self.weights_bytes = 0
         self.stopped = ""
         self._interrupts = interrupt.Interrupts()
         self._outlook: Outlook | None = None
@@ -122,6 +125,11 @@ class Engine(Primitives):
     def elapsed_s(self) -> float:
         """Seconds spent in the loop, those before an interruption included."""
         return self.elapsed_before_s + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    def look(self) -> None:
+        """Measures what is held between `step` and `zero`."""
+        super().look()
+        self.weights_bytes = max(self.weights_bytes, weights_bytes(self.method.model))
 
     def restore_best(self) -> None:
         """Puts the weights of the best validation into the model; without a validation they stay."""

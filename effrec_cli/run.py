@@ -151,13 +151,21 @@ def _leave_results(
         seconds_cache=method.seconds_cache,
         cache_id=method.cache_id,
         factor_bytes=method.factor_bytes,
+        weights_most=engine.weights_bytes,
         gradient_bytes=engine.gradient_bytes if engine.batches is not None else None,
-        optimizer_bytes=optimizer_bytes(engine.optimizers) if engine.batches is not None else None,
+        optimizer_bytes=_most_remembered(engine),
     )
     if world.is_main:
         described = _described(config, data, method, world)
         kept_step = engine.selection.step
         result.write(folder.path, result.Result(metrics=metrics, cost=cost, best_step=kept_step, **described))
+
+
+def _most_remembered(engine: Engine) -> int | None:
+    """Returns the most that optimizers have remembered; None without a loop."""
+    if engine.batches is None:
+        return None
+    return max(engine.optimizer_bytes, optimizer_bytes(engine.optimizers))
 
 
 def _fit(method: Method, engine: Engine, tell: Say) -> dict[str, float]:

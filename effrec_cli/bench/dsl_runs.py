@@ -12,6 +12,7 @@ import torch
 from effrec_cli.bench.dsl_steps import DENSE
 from effrec_cli.bench.e2e import train
 from effrec_cli.bench.suites import Trial
+from effrec_cli.evaluation.cost_record import state_bytes
 from effrec_cli.paths import default_data_root
 from effrec_cli.result import Result
 from effrec_cli.schema import Config, EvaluationConfig, OptimizerConfig, RunConfig
@@ -101,7 +102,7 @@ def figures_of(found: Result) -> dict[str, float]:
     """Returns what a run reached, trained with and serves."""
     cost, score = found.cost, found.metrics["test"][_METRIC]
     ceiling = (found.ceiling or {}).get(_METRIC)
-    state = sum(each or 0 for each in (cost.weights_bytes, cost.gradient_bytes, cost.optimizer_bytes))
+    state = sum(each or 0 for each in state_bytes(cost, found.sparsity).values())
     assert found.sparsity is not None
     return {
         _METRIC: score,

@@ -152,6 +152,7 @@ class CostMeter:
         seconds_cache: float | None = None,
         cache_id: str | None = None,
         factor_bytes: int | None = None,
+        weights_most: int = 0,
         gradient_bytes: int | None = None,
         optimizer_bytes: int | None = None,
     ) -> Cost:
@@ -167,6 +168,7 @@ class CostMeter:
             seconds_cache: as `Cost` says; the method knows.
             cache_id: likewise.
             factor_bytes: likewise.
+            weights_most: the most that weights took, where that is more than `model` takes now.
             gradient_bytes: as `Cost` says; None without a loop.
             optimizer_bytes: likewise.
         """
@@ -190,7 +192,7 @@ class CostMeter:
             seconds_cache=seconds_cache,
             cache_id=cache_id,
             factor_bytes=factor_bytes,
-            weights_bytes=weights_bytes(model),
+            weights_bytes=max(weights_most, weights_bytes(model)),
             gradient_bytes=gradient_bytes,
             optimizer_bytes=optimizer_bytes,
             seconds_wall=self.stages.whole - self._trained_here + kept.seconds + kept.lost,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ class Cost:
             earlier one. None where there is none. No part of `seconds_wall` but for what this run did.
         cache_id: names a factorisation that `seconds_cache` was spent on: runs with the same name share it.
         factor_bytes: of its vectors of users and items, (users + items) x dim x 4.
-        weights_bytes: of the parameters and buffers that the run trained with, as they are allocated.
-        gradient_bytes: the most that gradients took, likewise, in the steps that were looked at: one in
-            twenty of the part of the run that finished it. None without a loop, as the next.
+        weights_bytes: the most that parameters and buffers took, as they are allocated, in the steps that
+            were looked at, which are one in twenty, and at the end.
+        gradient_bytes: the most that gradients took, likewise, in those steps. None without a loop, as the
+            next.
         optimizer_bytes: of what optimizers remember, likewise.
         epochs: complete epochs.
         first_epoch_counted: `seconds_per_epoch` is the time of the only epoch, warm-up included.
@@ -101,3 +103,19 @@ class Cost:
     optimizer_bytes: int | None = None
     epochs: int = 0
     first_epoch_counted: bool = False
+
+
+def state_bytes(cost: Cost, sparsity: dict[str, Any] | None) -> dict[str, int | None]:
+    """Returns what a run trains with, the most of each part; None where it was not measured.
+
+    Args:
+        cost: of the run.
+        sparsity: as `Method.sparsity` tells it; sums that rank growth are a part where there were some.
+    """
+    sums = (sparsity or {}).get("growth_bytes")
+    return {
+        "weights": cost.weights_bytes,
+        "gradients": cost.gradient_bytes,
+        "optimizer": cost.optimizer_bytes,
+        **({"growth sums": sums} if sums else {}),
+    }

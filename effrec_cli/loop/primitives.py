@@ -11,12 +11,12 @@ from effrec_kernels import RowSparse, coalesce
 from torch import Tensor
 
 from effrec_cli.distributed import World
-from effrec_cli.evaluation.held import gradient_bytes
+from effrec_cli.evaluation.held import gradient_bytes, optimizer_bytes
 from effrec_cli.loop.finite import FiniteGuard
 from effrec_cli.precision import LossScaler, autocast, resolve_precision
 
 _LOOK_EVERY = 20
-"""Steps between two looks at how large gradients are."""
+"""Steps between two looks at how much is held."""
 
 
 class Primitives:
@@ -37,6 +37,7 @@ class Primitives:
         guard: knows whether all losses and gradients were finite.
         scaler: the loss scaler of fp16, else None.
         gradient_bytes: the most that gradients have taken, in the steps that were looked at.
+        optimizer_bytes: of what optimizers remember, likewise.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Primitives:
         self.optimizers, self.world = optimizers, world
         self.steps = 0
         self.last_micro_batch = True
-        self.gradient_bytes = 0
+        self.gradient_bytes = self.optimizer_bytes = 0
         self.precision = resolve_precision(precision, world.device)
         self.scaler = LossScaler(world.device) if self.precision == "fp16" else None
         self.guard = FiniteGuard(world.device, self.scaler)
@@ -114,14 +115,19 @@ class Primitives:
         Fused optimizers skip on the device. Another kind is asked to step only after waiting for the flag,
         which costs nothing on a CPU.
         """
-        if self.steps % _LOOK_EVERY == 0:
-            self.gradient_bytes = max(self.gradient_bytes, gradient_bytes(self._parameters))
         for optimizer in self.optimizers:
             if getattr(optimizer, "_step_supports_amp_scaling", False):
                 vars(optimizer).update(found_inf=self.guard.found_inf, grad_scale=None)
                 optimizer.step()
             elif not self.guard.found_inf.item():
                 optimizer.step()
+        if self.steps % _LOOK_EVERY == 0:
+            self.look()
+
+    def look(self) -> None:
+        """Measures what is held between `step` and `zero`."""
+        self.gradient_bytes = max(self.gradient_bytes, gradient_bytes(self._parameters))
+        self.optimizer_bytes = max(self.optimizer_bytes, optimizer_bytes(self.optimizers))
 
     def zero(self) -> None:
         """Forgets the gradients."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from effrec_cli.engine import Engine
 
 FORMAT = 1
+_HELD = ("weights_bytes", "gradient_bytes", "optimizer_bytes")
+"""Maxima over the run, which the part that goes on may not reach again."""
 
 
 def take(engine: Engine) -> Checkpoint:
@@ -36,6 +38,7 @@ def take(engine: Engine) -> Checkpoint:
             "totals": engine.totals.state(),
             "scaler": engine.scaler.state() if engine.scaler else None,
             "optimizers": rest,
+            "held": {name: getattr(engine, name) for name in _HELD},
             "meter": engine.meter.state(),
             "method": engine.method.extra_state(),
         },
@@ -64,6 +67,8 @@ def put_back(engine: Engine, checkpoint: Checkpoint) -> int:
     engine.totals.load(state["totals"])
     if engine.scaler and state["scaler"]:
         engine.scaler.load(state["scaler"])
+    for name, most in state.get("held", {}).items():
+        setattr(engine, name, most)
     engine.meter.load(state["meter"])
     engine.method.load_extra_tensors(checkpoint.method)
     engine.method.load_extra_state(state["method"])

@@ -23,7 +23,7 @@ from effrec_cli.methods.sparse.annealing import Annealing, narrowing_of, narrowi
 from effrec_cli.methods.sparse.layers import layers_chosen, layers_told, multiply_in, with_decay
 from effrec_cli.methods.sparse.losses import loss_of
 from effrec_cli.methods.sparse.network import make_network, slots_of, tables_in
-from effrec_cli.methods.sparse.plan import plan_of, turns_for
+from effrec_cli.methods.sparse.plan import most_turns, plan_of, turns_for
 from effrec_cli.methods.sparse.rewiring import Rewiring
 from effrec_cli.methods.sparse.scorer import live_tables, propagation_of, scorer_of, served_network
 from effrec_cli.models.multvae import MultVAE
@@ -65,6 +65,7 @@ class DSL(Method):
     reads_weights: ClassVar[bool] = True
     model: PairModel | MultVAE
     _opened = False
+    _growth_bytes_before = 0
     _rewiring: Rewiring | Annealing | None = None
     _kept_tensors: dict[str, Tensor] | None = None
     _storage_choice: str | None = None
@@ -92,12 +93,16 @@ class DSL(Method):
         self._settle_by_model()
         self._settle_batches(prepared)
         if self.own.mode in MOVING and self.own.turns is None:
-            slot = 4 + column_bytes(dim_of(self.own)) + STATE_BYTES
-            once = self.own.mode == "set" or self.config.model.name in WHOLE  # no sums, or no larger
-            self.own.turns = (
-                1 if once else turns_for(live_of(self.own), dim_of(self.own), slot, self._share_of_sums)
-            )
+            self.own.turns = self._turns(prepared)
         return prepared
+
+    def _turns(self, data: RecData) -> int:
+        """Returns in how few turns sums fit beside the tables, or as many as there are steps for."""
+        if self.own.mode == "set" or self.config.model.name in WHOLE:  # no sums, or no larger
+            return 1
+        slot = 4 + column_bytes(dim_of(self.own)) + STATE_BYTES
+        turns = turns_for(live_of(self.own), dim_of(self.own), slot, self._share_of_sums)
+        return turns if turns == 1 else min(turns, most_turns(self.own, self.batches(data).steps_per_epoch))
 
     def _settle_by_model(self) -> None:
         """Settles what was left to the model."""
@@ -275,12 +280,17 @@ class DSL(Method):
             **propagation_of(self.model, tables),
             "live": live,
             "of": sum(table.shape.rows * table.shape.dim for table in tables),
-            "growth_bytes": getattr(self._rewiring, "sums_bytes", 0),
+            "growth_bytes": self._growth_bytes,
             "served_bytes": weights_bytes(network),
             "multiply_adds": cast(ServedTable, network.items).live / self.data.num_items,
             "updates": self._told,
             **layers_told(network),
         }
+
+    @property
+    def _growth_bytes(self) -> int:
+        """The most that sums have taken, in parts of the run before an interruption, too."""
+        return max(self._growth_bytes_before, getattr(self._rewiring, "sums_bytes", 0))
 
     @property
     def _told(self) -> list[dict[str, Any]]:
@@ -297,12 +307,13 @@ class DSL(Method):
         self.model.load_state_dict(state)
 
     def extra_state(self) -> dict[str, Any]:
-        """Returns what updates have done so far."""
-        return {"updates": list(self._told)}
+        """Returns what updates have done so far, and the most that sums have taken."""
+        return {"updates": list(self._told), "growth_bytes": self._growth_bytes}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Takes `extra_state` back."""
         self._told[:] = state.get("updates", [])
+        self._growth_bytes_before = state.get("growth_bytes", 0)
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """Returns gradients that are summed for the next update."""

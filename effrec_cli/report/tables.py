@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from effrec_cli.evaluation.cost_record import state_bytes
 from effrec_cli.report import figures
 from effrec_cli.report.layout import Column, Table, print_table, say
 from effrec_cli.report.settings import HEADLINE, as_words, device_name, settings_of
@@ -116,19 +117,13 @@ def _factors(result: Result) -> str:
 
 
 def _held(result: Result) -> int | None:
-    """Returns the bytes of weights, gradients and optimizer state; None where it was not measured."""
-    cost = result.cost
-    parts = (cost.weights_bytes, cost.gradient_bytes, cost.optimizer_bytes)
+    """Returns the bytes of all that a run trains with; None where it was not measured."""
+    parts = state_bytes(result.cost, result.sparsity).values()
     return None if None in parts else sum(part for part in parts if part is not None)
 
 
 def _parts_held(result: Result) -> str:
-    cost = result.cost
-    parts = {
-        "weights": cost.weights_bytes,
-        "gradients": cost.gradient_bytes,
-        "optimizer": cost.optimizer_bytes,
-    }
+    parts = state_bytes(result.cost, result.sparsity)
     return ", ".join(f"{name} {figures.memory(part)}" for name, part in parts.items()) + ", as allocated"
 
 

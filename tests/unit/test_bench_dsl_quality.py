@@ -73,11 +73,11 @@ def test_records_have_scores_and_bytes_and_no_run_is_told(quality, tmp_path):
             "commit": "abc",
             "metrics": {"test": {"ndcg@10": score, "mrr@10": 1.0}},
             "cost": {"weights_bytes": 1 << 20, "gradient_bytes": None, "optimizer_bytes": 3 << 20},
-            "sparsity": {"served_bytes": 1 << 19},
+            "sparsity": {"served_bytes": 1 << 19, "growth_bytes": 1 << 19},
         }
         (folder / "result.json").write_text(json.dumps(found))
     (made,) = quality.records_of("suite", "here", tmp_path)
     assert (made["cell"], made["peer"], made["parameters"]) == ("25 %, here", "dsl", {"seeds": 2})
     medians = {name: figure["median"] for name, figure in made["figures"].items()}
-    assert medians == {"ndcg@10": pytest.approx(0.3), "served": 0.5, "training state": 4.0}
+    assert medians == {"ndcg@10": pytest.approx(0.3), "served": 0.5, "training state": 4.5}
     assert made["figures"]["served"]["unit"] == "MiB"

@@ -157,6 +157,16 @@ def test_turns_change_one_stretch_of_rows_after_the_other():
         assert not changed[rest].any()
 
 
+def test_turns_left_open_are_no_more_than_steps_between_updates():
+    words = ["method.density=0.1", "method.batch_size=32"]
+    free, batches = method_on(held_out(), *words)
+    assert free.own.turns == 2
+    method, batches, engine = begun(*words, f"method.update_every={1 / batches.steps_per_epoch}")
+    assert method.own.turns == 1
+    step(method, batches, engine)
+    assert len(method._told) == 1
+
+
 def test_a_whole_windows_gradient_is_that_of_rigl_where_it_is_one_step():
     ends = []
     for words in (["method.window=0"], ["method.window=0.01"]):

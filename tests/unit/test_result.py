@@ -10,6 +10,7 @@ from effrec_cli import durable, result
 from effrec_cli.errors import ConfigError, EnvironmentFault
 from effrec_cli.evaluation.cost_record import Cost, Parameters
 from effrec_cli.lock import FolderLock
+from effrec_cli.report import tables
 
 COST = Cost(
     seconds_total=12.5,
@@ -174,3 +175,14 @@ def test_keys_of_a_later_addition_are_passed_over(tmp_path):
     record["cost"]["water_litres"] = 3
     (tmp_path / "result.json").write_text(json.dumps(record))
     assert result.read(tmp_path) == RESULT
+
+
+def test_training_state_has_the_sums_that_rank_growth():
+    cost = replace(COST, weights_bytes=5, gradient_bytes=3, optimizer_bytes=2)
+    for sparsity, held, words in (
+        (None, 10, "optimizer 2 B, as"),
+        ({"growth_bytes": 7}, 17, "growth sums 7 B, as"),
+    ):
+        found = replace(RESULT, cost=cost, sparsity=sparsity)
+        assert tables._held(found) == held
+        assert words in tables._parts_held(found)

@@ -5,13 +5,15 @@ import torch
 from effrec_kernels import RowSparse, packed_scores
 from effrec_kernels.packed import pack, unpack
 
-from effrec_cli.methods.sparse.plan import POLICIES, Plan, Policy, turns_for
+from effrec_cli.errors import ConfigError
+from effrec_cli.methods.sparse.plan import POLICIES, Plan, Policy, plan_of, turns_for
 from effrec_cli.models.bpr_mf import BPRMF
 from effrec_cli.models.sparse import start
 from effrec_cli.models.sparse.choose import limit
 from effrec_cli.models.sparse.growth import GradientScores, RandomScores
 from effrec_cli.models.sparse.served import ServedTable, pruned, restored, served
 from effrec_cli.models.sparse.tables import DenseTable, PackedTable, Shape
+from effrec_cli.schema.method_dsl import DSLConfig
 
 
 def taken(numbers, sizes, count, *, largest):
@@ -55,6 +57,35 @@ def test_places_at_first_are_anywhere():
     # 12 of 30: a place is live with probability 0.4, so within five deviations of its mean.
     assert ((every.mean(0) - 0.4).abs() < 5 * (0.24 / 400) ** 0.5).all()
     assert every.sum((1, 2)).unique().tolist() == [12.0]
+
+
+@pytest.mark.parametrize("density", [1e-9, 1e-4, 0.25, 0.9999, 1.0])
+@pytest.mark.parametrize("size", [250_000, 250_000_000])
+def test_shares_of_tables_of_a_milliard_numbers_are_exact(density, size):
+    blocks = [(low, low + size) for low in range(0, 1_000_000_001 // 4, size)] + [(250_000_000, 250_000_001)]
+    live = start.budget(250_000_001, 4, density, "global")
+    shares = start._shares(blocks, 4, live, seed=3)
+    assert sum(shares) == live
+    assert all(0 <= share <= 4 * (high - low) for share, (low, high) in zip(shares, blocks, strict=True))
+    assert shares == start._shares(blocks, 4, live, seed=3)
+
+
+def test_shares_drawn_both_ways_are_alike(monkeypatch):
+    blocks, draws = [(0, 3), (3, 10), (10, 30)], 4000
+
+    def drawn():
+        return torch.tensor([start._shares(blocks, 2, 25, seed) for seed in range(draws)]).double()
+
+    usual = drawn()
+    monkeypatch.setattr(start, "_MOST", 0)
+    other = drawn()
+    assert not torch.equal(usual, other)
+    for found in (usual, other):
+        sizes = torch.tensor([6.0, 14, 40], dtype=torch.float64) / 60
+        spread = (25 * sizes * (1 - sizes) * 35 / 59).sqrt()  # of a hypergeometric draw
+        assert (found.sum(1) == 25).all()
+        assert ((found.mean(0) - 25 * sizes).abs() < 5 * spread / draws**0.5).all()
+        torch.testing.assert_close(found.std(0), spread, rtol=0.06, atol=0)
 
 
 @pytest.mark.parametrize("structure", ["row", "global"])
@@ -109,6 +140,17 @@ def test_turns_keep_gradients_below_the_table(live, dim):
     turns = turns_for(live, dim, slot)
     assert 2 * dim / turns <= live * slot
     assert turns == 1 or 2 * dim / (turns - 1) > live * slot
+
+
+@pytest.mark.parametrize(("update_every", "steps", "most"), [(1.0, 9, 9), (0.5, 9, 4), (0.01, 9, 1)])
+def test_each_row_has_its_turn_between_two_updates(update_every, steps, most):
+    own = DSLConfig(update_every=update_every)
+    plan = plan_of(own, steps, 10 * steps, most)
+    assert plan.interval * plan.turns <= max(1, update_every * steps)
+    with pytest.raises(ConfigError, match=f"Rows take {most + 1} turns") as caught:
+        plan_of(own, steps, 10 * steps, most + 1)
+    assert caught.value.where == "method.turns"
+    assert f"method.turns={most} or less" in caught.value.fix
 
 
 def test_gradients_sum_with_their_sign_over_watched_rows():

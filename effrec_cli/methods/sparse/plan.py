@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from effrec_cli.errors import ConfigError
 from effrec_cli.schema.method_dsl import DSLConfig
 
 
@@ -101,11 +102,30 @@ def plan_of(own: DSLConfig, steps_per_epoch: int, total_steps: int, turns: int) 
         steps_per_epoch: of the run.
         total_steps: of the run, if nothing stops it early.
         turns: as settled.
+
+    Raises:
+        ConfigError: there are more turns than steps in which each row is to have one.
     """
-    policy = policy_of(own)
+    policy, most = policy_of(own), most_turns(own, steps_per_epoch)
+    if turns > most:
+        raise ConfigError(
+            f"Rows take {turns} turns within {policy.update_every:g} epochs, which have {_steps(most)}.",
+            where="method.turns",
+            fix=f"method.turns={most} or less, method.turns=null, a larger method.update_every, or a smaller "
+            "method.batch_size",
+        )
     interval = max(1, round(policy.update_every * steps_per_epoch / turns))
     total = total_steps if own.anneal_epochs is None else own.anneal_epochs * steps_per_epoch
     return Plan(policy, interval, turns, max(1, total))
+
+
+def most_turns(own: DSLConfig, steps_per_epoch: int) -> int:
+    """Returns the steps in which each row has a turn, at least one: a turn takes one or more of them."""
+    return max(1, round(policy_of(own).update_every * steps_per_epoch))
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" if count == 1 else f"{count} steps"
 
 
 def turns_for(live: float, dim: int, slot_bytes: int, share: float = 1.0) -> int:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 BLOCK = 1 << 18
 """Numbers of the dense table that are drawn together."""
+_MOST = 10**9
+"""numpy draws hypergeometric shares of fewer places alone."""
 STRUCTURES = ("row", "global")
 
 
@@ -113,4 +115,21 @@ def _shares(blocks: list[tuple[int, int]], dim: int, live: int, seed: int) -> li
     """Returns how many of `live` places drawn from all blocks together lie in each."""
     sizes = np.array([(high - low) * dim for low, high in blocks], dtype=np.int64)
     rng = np.random.default_rng(seed)
+    if sizes.sum() >= _MOST:
+        return _shares_of_many(sizes, live, rng).tolist()
     return [int(count) for count in rng.multivariate_hypergeometric(sizes, live, method="marginals")]
+
+
+def _shares_of_many(sizes: np.ndarray, live: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns the shares of blocks of any size in all, int64: exactly multivariate hypergeometric.
+
+    Each place is first chosen by chance alone, so that the chosen are any set of their number alike. Then as
+    many as are too many are taken out of them, or are added from the others, any of these alike.
+    """
+    counts = rng.binomial(sizes, live / int(sizes.sum()))
+    over = int(counts.sum()) - live
+    pool = counts if over > 0 else sizes - counts
+    ends = pool.cumsum()
+    drawn = rng.choice(int(ends[-1]), size=abs(over), replace=False, shuffle=False)
+    moved = np.bincount(np.searchsorted(ends, drawn, side="right"), minlength=len(sizes))
+    return counts - moved if over > 0 else counts + moved
