@@ -159,9 +159,7 @@ def run_of(folder: Path) -> dict[str, Any]:
 
 def table(options: argparse.Namespace) -> int:
     """Writes the records of all finished runs; returns 0."""
-    for made in records_of(options.suite, options.how, options.folder):
-        path = records.keep_runs(quality.RESULTS, made)
-        print(f"{made['cell']}, {made['peer']}, seeds: {len(made['runs'])}, kept in {path}")
+    quality.keep(records_of(options.suite, options.how, options.folder))
     return 0
 
 

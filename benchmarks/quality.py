@@ -79,6 +79,13 @@ def _record(suite: str, cell: str, peer: str, runs: list[dict[str, Any]]) -> rec
     return made | {"runs": runs}
 
 
+def keep(made: list[records.Record]) -> None:
+    """Writes records of runs, and says of each which it is and where it lies."""
+    for one in made:
+        path = records.keep_runs(RESULTS, one)
+        print(f"{one['cell']}, {one['peer']}, seeds: {len(one['runs'])}, kept in {path}")
+
+
 def main(words: list[str]) -> int:
     """Writes the records; returns 0."""
     suite, cell, folder, *pairs = words
